@@ -1,0 +1,278 @@
+"""The records of the ledger's state, as they are stored.
+
+`schema.py` says under which key each of them lives. Every record starts with a format version.
+"""
+
+from __future__ import annotations
+
+import enum
+
+from vcp_cluster.ledger.commitments import Commitment, Verdict
+from vcp_cluster.ledger.encoding import (
+    DetailText,
+    Hash,
+    HashOrNone,
+    Key,
+    Record,
+    ShortText,
+    Signature,
+    Unsigned,
+)
+
+RECORD_VERSION = 1
+
+
+class Head(Record, frozen=True):
+    """Where the ledger stands. `active_ms` is ledger time without gaps (FORMATS, Time)."""
+
+    version: Unsigned
+    height: Unsigned
+    time_ms: Unsigned
+    active_ms: Unsigned
+    state_root: Hash
+    has_more: bool  # work that a limit left for the next entry
+
+
+class Account(Record, frozen=True):
+    """Money of one key, in units. `pending` is paid out by the sealing of `pending_batch`."""
+
+    version: Unsigned
+    key: Key
+    available: Unsigned
+    pending: Unsigned
+    pending_batch: Unsigned
+    stake: Unsigned
+
+
+class Supply(Record, frozen=True):
+    """Every unit that exists, by where it is: the two sides are always equal."""
+
+    version: Unsigned
+    minted: Unsigned
+    deposited: Unsigned
+    withdrawn: Unsigned
+    available: Unsigned
+    escrow: Unsigned
+    pending: Unsigned
+    stake: Unsigned
+    treasury: Unsigned
+
+
+class Node(Record, frozen=True):
+    """A registered compute node. Units as in `commitments.Telemetry`; health in basis points."""
+
+    version: Unsigned
+    slot: Unsigned
+    device: ShortText
+    capacity: Unsigned
+    registered_height: Unsigned
+    report_ms: Unsigned
+    reporter: HashOrNone
+    is_online: bool
+    is_safe_mode: bool
+    power_mw: Unsigned
+    temperature_mc: Unsigned
+    carbon_g_kwh: Unsigned
+    bandwidth_kbps: Unsigned
+    latency_us: Unsigned
+    efficiency_mflops_w: Unsigned
+    health: Unsigned
+    reputation: Unsigned
+    running: Unsigned
+    undecided: Unsigned
+    proofs: Unsigned
+    accepted: Unsigned
+    rejected: Unsigned
+    failed: Unsigned
+    errors_in_row: Unsigned
+    good_reports: Unsigned
+
+
+class TaskStatus(enum.IntEnum):
+    """States of a task. SETTLED is derived: ACCEPTED, and its batch is sealed."""
+
+    OPEN = 0
+    ASSIGNED = 1
+    PROVEN = 2
+    ACCEPTED = 3
+    SETTLED = 4
+    EXPIRED = 5
+    CANCELLED = 6
+
+
+class AssignmentOutcome(enum.IntEnum):
+    """How one attempt of one node ended."""
+
+    RUNNING = 0
+    PROVEN = 1
+    ACCEPTED = 2
+    REJECTED = 3
+    FAILED = 4
+    MISSED = 5
+    RELEASED = 6
+
+
+class Assignment(Record, frozen=True):
+    """One attempt of one node. `deadline_ms` is in active time; `detail` says why it failed."""
+
+    attempt: Unsigned
+    node: Key
+    height: Unsigned
+    time_ms: Unsigned
+    deadline_ms: Unsigned
+    outcome: Unsigned
+    proof: HashOrNone
+    detail: DetailText
+
+
+class Task(Record, frozen=True):
+    """A task and all its attempts. `closes_ms` is the active time after which it is not reopened."""
+
+    version: Unsigned
+    client: Key
+    height: Unsigned
+    time_ms: Unsigned
+    module_hash: Hash
+    module_size: Unsigned
+    entry_point: ShortText
+    input_hash: Hash
+    input_size: Unsigned
+    gas_limit: Unsigned
+    memory_bytes_max: Unsigned
+    run_ms_max: Unsigned
+    output_bytes_max: Unsigned
+    deadline_ms: Unsigned
+    closes_ms: Unsigned
+    reward: Unsigned
+    replicas: Unsigned
+    status: Unsigned
+    attempt: Unsigned
+    assignments: tuple[Assignment, ...]
+    queue_key: bytes
+    proof: HashOrNone
+    batch: Unsigned
+    leaf: Unsigned
+
+
+class ProofStatus(enum.IntEnum):
+    """States of a proof. COMMITTED waits for the draw of the next entry."""
+
+    COMMITTED = 0
+    AUDITED_BY_ONE = 1
+    AUDITED_BY_ALL = 2
+    ACCEPTED = 3
+    REJECTED = 4
+
+
+class RecordedVerdict(Record, frozen=True):
+    """A verdict, who gave it and when."""
+
+    member: Key
+    verdict: Verdict
+    signature: Signature
+    height: Unsigned
+    time_ms: Unsigned
+
+
+class Proof(Record, frozen=True):
+    """A worker's commitment and what became of it. `verifier` is the drawn member, or empty."""
+
+    version: Unsigned
+    commitment: Commitment
+    signature: Signature
+    height: Unsigned
+    time_ms: Unsigned
+    status: Unsigned
+    is_audited: bool
+    verifier: HashOrNone
+    silence_ms: Unsigned
+    verdicts: tuple[RecordedVerdict, ...]
+    decided_height: Unsigned
+
+
+class NonceRecord(Record, frozen=True):
+    """What a transaction came to, remembered until its validity ends."""
+
+    tx_id: Hash
+    valid_until_ms: Unsigned
+    height: Unsigned
+    time_ms: Unsigned
+    log_index: Unsigned
+    code: Unsigned
+    operation: Unsigned
+
+
+class LogState(Record, frozen=True):
+    """The transaction log: its frontier (`merkle.Frontier.encode`)."""
+
+    version: Unsigned
+    size: Unsigned
+    frontier: bytes
+
+
+class LogLeaf(Record, frozen=True):
+    """One leaf of the transaction log (FORMATS). `operation` is the index of the failed one."""
+
+    version: Unsigned
+    height: Unsigned
+    position: Unsigned
+    time_ms: Unsigned
+    envelope_hash: Hash
+    code: Unsigned
+    operation: Unsigned
+
+
+class Settlement(Record, frozen=True):
+    """The open batch, the sealed ones' log, and the anchor that is pending (size, or 0)."""
+
+    version: Unsigned
+    batch: Unsigned
+    count: Unsigned
+    total: Unsigned
+    pending: Unsigned
+    first_height: Unsigned
+    last_height: Unsigned
+    frontier: bytes
+    previous_header: Hash
+    headers: Unsigned
+    headers_frontier: bytes
+    anchor_pending: Unsigned
+    anchor_final: Unsigned
+
+
+class BatchLeaf(Record, frozen=True):
+    """One accepted task in a batch (FORMATS). `balance` is what the payee owns afterwards."""
+
+    version: Unsigned
+    task: Hash
+    attempt: Unsigned
+    node: Key
+    payee: Key
+    amount: Unsigned
+    balance: Unsigned
+    output_hash: Hash
+    commitment_hash: Hash
+    height: Unsigned
+
+
+class AnchorStatus(enum.IntEnum):
+    """States of an anchor."""
+
+    PENDING = 0
+    OBSERVED = 1
+    FINAL = 2
+
+
+class Anchor(Record, frozen=True):
+    """A published (or to be published) root of the batch log at `size` headers."""
+
+    version: Unsigned
+    backend: ShortText
+    size: Unsigned
+    payload: bytes
+    raw: bytes
+    status: Unsigned
+    intent_height: Unsigned
+    observed_height: Unsigned
+    final_height: Unsigned
+    evidence: bytes
