@@ -88,6 +88,21 @@ class Node(Record, frozen=True):
     good_reports: Unsigned
 
 
+class NodeClass(enum.IntEnum):
+    """What a node can do now."""
+
+    OFFLINE = 0
+    ONLINE = 1
+    SAFE_MODE = 2
+
+
+def compute_node_class(node: Node) -> NodeClass:
+    """Offline before safe mode: a silent node is first of all silent."""
+    if not node.is_online:
+        return NodeClass.OFFLINE
+    return NodeClass.SAFE_MODE if node.is_safe_mode else NodeClass.ONLINE
+
+
 class TaskStatus(enum.IntEnum):
     """States of a task. SETTLED is derived: ACCEPTED, and its batch is sealed."""
 

@@ -13,6 +13,7 @@ State, hashed into the state root:
 Indexes, which can be rebuilt from the state and stay outside the root (they start with `~`):
 
     ~a node task             the node runs the task             ~N                  number of slots
+    ~c kind1 class1          how many tasks, nodes of a class
     ~b blob task             a task refers to the blob          ~p height8 proof    waits for its draw
     ~d due8 kind1 id         deadline, in active time           ~q height8 n4 task  open, not assigned
     ~e index8                envelope of a log leaf             ~r due8 task        blobs may go
@@ -48,6 +49,7 @@ TASK = b"t"
 INDEX = b"~"
 RUNNING = b"~a"
 BLOB_REFERENCE = b"~b"
+COUNT = b"~c"
 DEADLINE = b"~d"
 ENVELOPE = b"~e"
 HEADER_TREE = b"~h"
@@ -68,6 +70,13 @@ class DeadlineKind(enum.IntEnum):
     ASSIGNMENT = 1
     TASK_OPEN = 2
     AUDIT_SILENCE = 3
+
+
+class CountKind(enum.IntEnum):
+    """What is counted by class: tasks by `TaskStatus`, nodes by `NodeClass`."""
+
+    TASK = 1
+    NODE = 2
 
 
 def u64(value: int) -> bytes:
@@ -108,6 +117,11 @@ def batch_leaf_key(batch: int, leaf: int) -> bytes:
 def tree_key(prefix: bytes, level: int, index: int) -> bytes:
     """Key of a complete subtree's hash (`LOG_TREE` and `HEADER_TREE`)."""
     return prefix + bytes([level]) + u64(index)
+
+
+def count_key(kind: CountKind, class_: int) -> bytes:
+    """Key of the number of tasks or nodes in a class."""
+    return COUNT + bytes([kind, class_])
 
 
 def weight_key(level: int, index: int) -> bytes:

@@ -24,7 +24,9 @@ from vcp_cluster.ledger.records import (
     Settlement,
     Supply,
     Task,
+    compute_node_class,
 )
+from vcp_cluster.ledger.schema import CountKind
 
 Write = tuple[bytes, bytes | None]
 R = TypeVar("R", bound=Record)
@@ -121,6 +123,20 @@ class State:
         assert record is not None, f"{kind.__name__} is written at height 0"
         return record
 
+    def get_count(self, kind: CountKind, class_: int) -> int:
+        """How many tasks or nodes are in a class."""
+        data = self.overlay.get(schema.count_key(kind, class_))
+        return 0 if data is None else int.from_bytes(data, "big")
+
+    def _count(self, kind: CountKind, old: int | None, new: int) -> None:
+        if old == new:
+            return
+        if old is not None:
+            number = self.get_count(kind, old) - 1
+            self.overlay.put(schema.count_key(kind, old), schema.u64(number))
+        number = self.get_count(kind, new) + 1
+        self.overlay.put(schema.count_key(kind, new), schema.u64(number))
+
     @property
     def genesis(self) -> Genesis:
         """The genesis of this cluster."""
@@ -172,6 +188,12 @@ class State:
 
     def put_node(self, node: bytes, record: Node) -> None:
         """Write a compute node; use `nodes.put_node`, which keeps the selection tree right."""
+        old = self.get_node(node)
+        self._count(
+            CountKind.NODE,
+            None if old is None else compute_node_class(old),
+            compute_node_class(record),
+        )
         self.overlay.put(schema.NODE + node, encode(record))
 
     def get_task(self, task: bytes) -> Task | None:
@@ -180,6 +202,8 @@ class State:
 
     def put_task(self, task: bytes, record: Task) -> None:
         """Write a task."""
+        old = self.get_task(task)
+        self._count(CountKind.TASK, None if old is None else old.status, record.status)
         self.overlay.put(schema.TASK + task, encode(record))
 
     def get_proof(self, proof: bytes) -> Proof | None:
