@@ -28,7 +28,7 @@ TREE_SIZE_MAX: Final = 2**63 - 1  # The largest integer of our formats, in leave
 PROOF_HASHES_MAX: Final = 64  # 63 levels, and one hash more where a consistency proof starts.
 
 NodeReader = Callable[[int, int], bytes]
-"""Returns the 32-byte hash of the complete subtree (level, index); what it raises passes through"""
+"""Returns the 32 bytes of complete subtree (level, index); what it raises passes through."""
 
 
 class ProofInvalid(ValueError):

@@ -17,7 +17,7 @@ _replace = msgspec.structs.replace
 
 def empty_account(key: bytes) -> Account:
     """An account without money."""
-    return Account(RECORD_VERSION, key, 0, 0, 0, 0)
+    return Account(RECORD_VERSION, key, 0, 0, 0, 0, 0)
 
 
 def get_account(state: State, account: bytes) -> Account | None:
@@ -56,9 +56,16 @@ def ensure_account(state: State, account: bytes) -> Account:
     return record
 
 
-def _change(state: State, account: bytes, *, available: int = 0, stake: int = 0) -> None:
+def _change(
+    state: State, account: bytes, *, available: int = 0, stake: int = 0, escrow: int = 0
+) -> None:
     record = ensure_account(state, account)
-    record = _replace(record, available=record.available + available, stake=record.stake + stake)
+    record = _replace(
+        record,
+        available=record.available + available,
+        stake=record.stake + stake,
+        escrow=record.escrow + escrow,
+    )
     state.put_account(account, record)
 
 
@@ -105,30 +112,33 @@ def slash(state: State, account: bytes, amount: int) -> None:
 
 
 def hold_escrow(state: State, account: bytes, amount: int) -> None:
-    """available → escrow (the task's record says how much is whose)."""
-    _change(state, account, available=-amount)
+    """available → escrow."""
+    _change(state, account, available=-amount, escrow=amount)
     _change_supply(state, available=-amount, escrow=amount)
 
 
 def refund_escrow(state: State, account: bytes, amount: int) -> None:
     """escrow → available."""
-    _change(state, account, available=amount)
+    _change(state, account, available=amount, escrow=-amount)
     _change_supply(state, available=amount, escrow=-amount)
 
 
-def pay_escrow(state: State, account: bytes, *, amount: int, retained: int, batch: int) -> int:
-    """escrow → the worker's pending and, for `retained` units of it, stake.
+def pay_escrow(
+    state: State, *, client: bytes, payee: bytes, amount: int, retained: int, batch: int
+) -> int:
+    """The client's escrow → the worker's pending and, for `retained` units of it, stake.
 
     Returns what the payee owns afterwards: available + pending + stake.
     """
-    record = ensure_account(state, account)
+    _change(state, client, escrow=-amount)
+    record = ensure_account(state, payee)
     record = _replace(
         record,
         pending=record.pending + amount - retained,
         pending_batch=batch,
         stake=record.stake + retained,
     )
-    state.put_account(account, record)
+    state.put_account(payee, record)
     _change_supply(state, escrow=-amount, pending=amount - retained, stake=retained)
     return record.available + record.pending + record.stake
 

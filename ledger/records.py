@@ -42,6 +42,7 @@ class Account(Record, frozen=True):
     pending: Unsigned
     pending_batch: Unsigned
     stake: Unsigned
+    escrow: Unsigned  # held for the tasks of this account that are not finished
 
 
 class Supply(Record, frozen=True):

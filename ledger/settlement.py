@@ -131,7 +131,12 @@ def add_leaf(state: State, task: Task, proof: Proof, *, head: Head) -> tuple[int
     missing = max(0, parameters.stake_target - money.stake(state, payee))
     retained = min(task.reward * parameters.stake_retained_bp // 10_000, missing)
     balance = money.pay_escrow(
-        state, payee, amount=task.reward, retained=retained, batch=open_batch.batch
+        state,
+        client=task.client,
+        payee=payee,
+        amount=task.reward,
+        retained=retained,
+        batch=open_batch.batch,
     )
     leaf = encode(
         BatchLeaf(
