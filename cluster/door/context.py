@@ -10,13 +10,10 @@ from vcp_cluster.ledger.operations import AnyOperation
 from vcp_cluster.ledger.transactions import TransactionReceipt
 
 
-class Ledger(Protocol):
-    """Read and write access to the ledger, signed by this member where it writes."""
+class Reader(Protocol):
+    """Read access to the ledger as this member has applied it."""
 
     genesis: Genesis
-    chain_id: bytes
-    member: Member
-    seed: bytes
 
     @property
     def height(self) -> int:
@@ -43,15 +40,23 @@ class Ledger(Protocol):
         """Pairs with a prefix, in key order (or reverse), from `start` on."""
         ...
 
+    async def wait_height(self, above: int, timeout_s: float) -> int:
+        """Wait until the height is greater than `above`; returns the newest height either way."""
+        ...
+
+
+class Ledger(Reader, Protocol):
+    """Read access, and writes that are signed by this member."""
+
+    chain_id: bytes
+    member: Member
+    seed: bytes
+
     async def submit(self, operations: Sequence[AnyOperation]) -> TransactionReceipt:
         """Sign as this member, submit to the leader, and return the receipt.
 
         Raises the errors of `cluster.errors`: `InvalidTransaction` when it was rejected.
         """
-        ...
-
-    async def wait_height(self, above: int, timeout_s: float) -> int:
-        """Wait until the height is greater than `above`; returns the newest height either way."""
         ...
 
     async def is_leader(self) -> bool:

@@ -64,7 +64,7 @@ def receipt(value: TransactionReceipt) -> Document:
 
 
 def account(
-    identity: bytes, value: Account, *, escrow: int, is_node: bool, member: str | None, height: int
+    identity: bytes, value: Account, *, is_node: bool, member: str | None, height: int
 ) -> Document:
     """An account with all that is its own."""
     return {
@@ -73,7 +73,7 @@ def account(
         "available": str(value.available),
         "pending": str(value.pending),
         "stake": str(value.stake),
-        "escrow": str(escrow),
+        "escrow": str(value.escrow),
         "is_node": is_node,
         "member": member,
         "height": height,
@@ -198,7 +198,9 @@ def task(
 
 def commitment(value: Commitment) -> Document:
     """A commitment, field by field."""
-    return _plain(value, {"status": word(ResultStatus(value.status)), "trap": trap_word(value.trap)})
+    return _plain(
+        value, {"status": word(ResultStatus(value.status)), "trap": trap_word(value.trap)}
+    )
 
 
 def _plain(record: Any, words: Document) -> Document:
