@@ -6,13 +6,11 @@ shows nothing by itself; it lets anyone who runs the task again compare one hash
 """
 
 from collections.abc import Sequence
-from typing import Final
 
 import msgspec
 from blake3 import blake3
 
-EXECUTION_DOMAIN: Final = b"vcp/execution/v1"
-TRACE_DOMAIN: Final = b"vcp/trace/v1"
+from vcp_cluster.ledger.domains import DOMAIN_EXECUTION, DOMAIN_TRACE
 
 
 def content_hash(data: bytes) -> bytes:
@@ -55,7 +53,7 @@ def compute_execution_root(
         memory_digest,
         [[name, bits] for name, bits in globals_],
     ]
-    return blake3(EXECUTION_DOMAIN + msgspec.msgpack.encode(record)).digest()
+    return blake3(DOMAIN_EXECUTION + msgspec.msgpack.encode(record)).digest()
 
 
 def compute_trace_root(execution_root: bytes, binding: bytes) -> bytes:
@@ -64,4 +62,4 @@ def compute_trace_root(execution_root: bytes, binding: bytes) -> bytes:
     `binding` must have a fixed length per use (task, attempt, node), because it is the tail of
     the hashed bytes without a length of its own.
     """
-    return blake3(TRACE_DOMAIN + execution_root + binding).digest()
+    return blake3(DOMAIN_TRACE + execution_root + binding).digest()

@@ -12,7 +12,7 @@ from typing import Final
 
 from blake3 import blake3
 
-_DOMAIN: Final = b"vcp/profile/v1"
+from vcp_cluster.ledger.domains import DOMAIN_PROFILE
 
 SETTINGS: Final[tuple[tuple[str, bool | str], ...]] = (
     # Determinism and metering.
@@ -86,7 +86,7 @@ class Profile:
     @property
     def profile_id(self) -> bytes:
         """32 bytes: BLAKE3 over the domain and the canonical text."""
-        return blake3(_DOMAIN + self.text.encode()).digest()
+        return blake3(DOMAIN_PROFILE + self.text.encode()).digest()
 
 
 # The engine's version comes from its metadata, so that a process which only compares results

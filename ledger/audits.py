@@ -28,6 +28,7 @@ from vcp_cluster.ledger.state import State
 
 _replace = msgspec.structs.replace
 _PRESENT = b"\x01"
+_ALL_MEMBERS = b""
 
 
 def compute_audit_rate_bp(genesis: Genesis, node: Node) -> int:
@@ -37,7 +38,9 @@ def compute_audit_rate_bp(genesis: Genesis, node: Node) -> int:
     reaches zero.
     """
     parameters = genesis.parameters
-    if node.proofs <= parameters.audit_first_proofs:
+    # Decided proofs count, not submitted ones: a node with a large capacity could submit more than
+    # the first ones in one entry, before any of them is drawn.
+    if node.accepted + node.rejected < parameters.audit_first_proofs:
         return BASIS_POINTS
     return min(BASIS_POINTS, parameters.audit_rate_min_bp + (BASIS_POINTS - node.reputation) // 2)
 
@@ -56,6 +59,7 @@ def draw(state: State, identity: bytes, proof: Proof, *, head: Head, root: bytes
     verifier = members[int.from_bytes(randomness[16:], "big") % len(members)]
     silence = head.active_ms + genesis.parameters.audit_silence_ms
     state.overlay.put(schema.deadline_key(silence, DeadlineKind.AUDIT_SILENCE, identity), _PRESENT)
+    state.overlay.put(schema.AUDIT + identity, verifier.key)
     state.put_proof(
         identity,
         _replace(
@@ -72,6 +76,7 @@ def escalate(state: State, identity: bytes, proof: Proof) -> Proof:
     """Ask all members."""
     _forget_silence(state, identity, proof)
     proof = _replace(proof, status=int(ProofStatus.AUDITED_BY_ALL))
+    state.overlay.put(schema.AUDIT + identity, _ALL_MEMBERS)
     state.put_proof(identity, proof)
     return proof
 
@@ -105,6 +110,7 @@ def _forget_silence(state: State, identity: bytes, proof: Proof) -> None:
 
 def _decide(state: State, identity: bytes, proof: Proof, status: ProofStatus, head: Head) -> None:
     _forget_silence(state, identity, proof)
+    state.overlay.delete(schema.AUDIT + identity)
     state.put_proof(identity, _replace(proof, status=int(status), decided_height=head.height))
 
 

@@ -62,7 +62,9 @@ class Commitment(Record, frozen=True):
     """Version 1 of FORMATS: one run of one assignment, as the worker says it went.
 
     `execution_root` does not depend on the worker, so two honest runs agree on it; `trace_root`
-    binds the run to this task, attempt and node, so that a copied one is recognised.
+    binds it to this task, attempt and node. It is computed from the former: who sees another's
+    commitment can bind its root to himself, which is why outputs are believed by audit and not by
+    roots alone.
     """
 
     version: Annotated[int, Meta(ge=1, le=1)]

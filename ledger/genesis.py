@@ -26,6 +26,8 @@ from vcp_cluster.ledger.keys import hash_content
 GENESIS_VERSION = 1
 MEMBERS_MAX = 16
 UNITS_PER_VCP = 1_000_000
+# A hundred years: a deadline that far from any time that a clock shows is still below 2^63.
+DURATION_MS_MAX = 100 * 365 * 24 * 3_600_000
 
 MemberName = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
 
@@ -89,7 +91,8 @@ class Parameters(Record, frozen=True):
     blob_retention_ms: Unsigned
 
 
-class Genesis(Record, frozen=True):
+# The hash is kept: chain id and members are looked up by it for every transaction.
+class Genesis(Record, frozen=True, cache_hash=True):
     """The first document of a cluster; `created_ms` is its ledger time at height 0."""
 
     version: Annotated[int, Meta(ge=1, le=1)]
@@ -157,6 +160,11 @@ def check_genesis(genesis: Genesis) -> None:
         raise GenesisInvalid("the governance threshold is above the number of governance keys")
     if len(set(genesis.governance.keys)) != len(genesis.governance.keys):
         raise GenesisInvalid("a governance key is listed twice")
+    for name in Parameters.__struct_fields__:
+        if name.endswith(("_ms", "_ms_max")):
+            value = getattr(genesis.parameters, name)
+            if value > DURATION_MS_MAX:
+                raise GenesisInvalid(f"{name} is {value}, more than {DURATION_MS_MAX} (100 years)")
     if sum(allocation.amount for allocation in genesis.allocations) > INTEGER_MAX:
         raise GenesisInvalid("the allocations exceed 2^63-1 units")
     if len({allocation.account for allocation in genesis.allocations}) != len(genesis.allocations):
@@ -203,7 +211,15 @@ def from_document(document: Any) -> Genesis:
         check_genesis(genesis)
     except GenesisInvalid:
         raise
-    except (msgspec.MsgspecError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (
+        msgspec.MsgspecError,
+        AttributeError,
+        KeyError,
+        OverflowError,  # an integer that MessagePack cannot hold
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise GenesisInvalid(f"not a genesis document: {error}") from None
     if compute_chain_id(genesis).hex() != chain_id:
         raise GenesisInvalid("the chain id does not match the content: the file was changed")

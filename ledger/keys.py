@@ -7,31 +7,24 @@ two members that disagree about one signature would have two ledgers.
 
 from __future__ import annotations
 
-from itertools import permutations
-
 from blake3 import blake3
 from nacl import bindings
 from nacl.exceptions import CryptoError
 
-DOMAIN_TRANSACTION = b"vcp/tx/v1"
-DOMAIN_ENVELOPE = b"vcp/envelope/v1"
-DOMAIN_TASK = b"vcp/task/v1"
-DOMAIN_PROOF = b"vcp/proof/v1"
-DOMAIN_COMMITMENT = b"vcp/commitment/v1"
-DOMAIN_BLOB = b"vcp/blob/v1"
-DOMAIN_UPLOAD = b"vcp/upload/v1"
-DOMAIN_TELEMETRY = b"vcp/telemetry/v1"
-DOMAIN_VERDICT = b"vcp/verdict/v1"
-DOMAIN_AUDIT = b"vcp/audit/v1"
-DOMAIN_SELECT = b"vcp/select/v1"
-DOMAIN_ROOT = b"vcp/root/v1"
-DOMAIN_HEADER = b"vcp/header/v1"
-DOMAIN_PEER = b"vcp/peer/v1"
-
-DOMAINS = tuple(value for name, value in sorted(globals().items()) if name.startswith("DOMAIN_"))
-
-# A domain that is a prefix of another would let one message be read as two things.
-assert not any(a.startswith(b) for a, b in permutations(DOMAINS, 2))
+from vcp_cluster.ledger.domains import DOMAIN_AUDIT as DOMAIN_AUDIT
+from vcp_cluster.ledger.domains import DOMAIN_BLOB as DOMAIN_BLOB
+from vcp_cluster.ledger.domains import DOMAIN_COMMITMENT as DOMAIN_COMMITMENT
+from vcp_cluster.ledger.domains import DOMAIN_ENVELOPE as DOMAIN_ENVELOPE
+from vcp_cluster.ledger.domains import DOMAIN_HEADER as DOMAIN_HEADER
+from vcp_cluster.ledger.domains import DOMAIN_PEER as DOMAIN_PEER
+from vcp_cluster.ledger.domains import DOMAIN_PROOF as DOMAIN_PROOF
+from vcp_cluster.ledger.domains import DOMAIN_ROOT as DOMAIN_ROOT
+from vcp_cluster.ledger.domains import DOMAIN_SELECT as DOMAIN_SELECT
+from vcp_cluster.ledger.domains import DOMAIN_TASK as DOMAIN_TASK
+from vcp_cluster.ledger.domains import DOMAIN_TELEMETRY as DOMAIN_TELEMETRY
+from vcp_cluster.ledger.domains import DOMAIN_TRANSACTION as DOMAIN_TRANSACTION
+from vcp_cluster.ledger.domains import DOMAIN_UPLOAD as DOMAIN_UPLOAD
+from vcp_cluster.ledger.domains import DOMAIN_VERDICT as DOMAIN_VERDICT
 
 
 def hash_content(data: bytes) -> bytes:

@@ -19,8 +19,11 @@ Indexes, which can be rebuilt from the state and stay outside the root (they sta
     ~e index8                envelope of a log leaf             ~r due8 task        blobs may go
     ~h level1 index8         node of the header log's tree      ~s slot4            node in a slot
     ~i tx_id                 index in the transaction log       ~t height8 n4 task  tasks in order
-    ~l level1 index8         node of the transaction log's tree ~w level1 index4    selection weights
-    ~x until8 account nonce8 nonce to forget
+    ~l level1 index8         node of the transaction log's tree ~u proof            under audit
+    ~w level1 index4         selection weights                  ~x until8 account nonce8 nonce to forget
+
+`~u` is there exactly while a proof is AUDITED_BY_ONE or AUDITED_BY_ALL; its value is the key of the
+member that must verify it, or empty when all must.
 
 `~H` is the Head: it holds the root, and so cannot be hashed into it. Integers are big endian.
 """
@@ -60,6 +63,7 @@ OPEN_TASK = b"~q"
 RETENTION = b"~r"
 SLOT = b"~s"
 TASK_ORDER = b"~t"
+AUDIT = b"~u"
 WEIGHT = b"~w"
 NONCE_EXPIRY = b"~x"
 

@@ -53,13 +53,16 @@ def total_weight(overlay: Overlay) -> int:
 
 def draw_slot(overlay: Overlay, randomness: bytes) -> int | None:
     """The slot that 32 random bytes point at, with probability proportional to its weight."""
-    total = total_weight(overlay)
+    values = _read(overlay, LEVELS - 1, 0)
+    total = sum(values)
     if total == 0:
         return None
     point = int.from_bytes(randomness[:16], "big") % total
     index = 0
     for level in reversed(range(LEVELS)):
-        for child, value in enumerate(_read(overlay, level, index)):
+        if level < LEVELS - 1:
+            values = _read(overlay, level, index)
+        for child, value in enumerate(values):
             if point < value:
                 index = index * FANOUT + child
                 break

@@ -14,7 +14,7 @@ import msgspec
 
 from vcp_cluster.ledger import money, schema
 from vcp_cluster.ledger.commitments import commitment_hash
-from vcp_cluster.ledger.encoding import encode
+from vcp_cluster.ledger.encoding import INTEGER_MAX, encode
 from vcp_cluster.ledger.genesis import compute_chain_id
 from vcp_cluster.ledger.keys import DOMAIN_HEADER, hash_domain
 from vcp_cluster.ledger.merkle import BLAKE3_TREE, RFC9162, Frontier
@@ -158,7 +158,9 @@ def add_leaf(state: State, task: Task, proof: Proof, *, head: Head) -> tuple[int
         _replace(
             open_batch,
             count=open_batch.count + 1,
-            total=open_batch.total + task.reward,
+            # Retained stake can be spent again before the batch is sealed, so that its total is not
+            # bounded by the supply: it stops at the largest integer that a record holds.
+            total=min(INTEGER_MAX, open_batch.total + task.reward),
             pending=open_batch.pending + task.reward - retained,
             first_height=open_batch.first_height or head.height,
             last_height=head.height,

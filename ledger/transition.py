@@ -32,6 +32,7 @@ from vcp_cluster.ledger.records import (
     NonceRecord,
     ProofStatus,
     Supply,
+    Task,
     TaskStatus,
 )
 from vcp_cluster.ledger.schema import DeadlineKind
@@ -207,14 +208,15 @@ def _process_forgetting(state: State, head: Head) -> bool:
         identity = key[-32:]
         task = state.get_task(identity)
         assert task is not None, "the index names tasks"
-        for blob in (*tasks.blob_keys(task), *_output_blobs(state, task.proof)):
+        for blob in (*tasks.blob_keys(task), *_output_blobs(state, task)):
             state.overlay.delete(schema.BLOB_REFERENCE + blob + identity)
     return len(expired) > limit or len(retained) > limit
 
 
-def _output_blobs(state: State, proof_id: bytes) -> list[bytes]:
-    proof = state.get_proof(proof_id) if proof_id else None
-    return [] if proof is None else [proof.commitment.output_hash]
+def _output_blobs(state: State, task: Task) -> list[bytes]:
+    """Outputs of all the task's proofs: a rejected one kept its blob for the audit."""
+    proofs = (state.get_proof(item.proof) for item in task.assignments if item.proof)
+    return [proof.commitment.output_hash for proof in proofs if proof is not None]
 
 
 def _keys_below(overlay: Overlay, prefix: bytes, end: bytes) -> Iterator[bytes]:
@@ -231,14 +233,16 @@ def _process_assignments(state: State, head: Head, root: bytes) -> bool:
         return False
     limit = state.genesis.parameters.assignments_per_entry_max
     queue = list(islice(state.overlay.iterate(schema.OPEN_TASK), limit + 1))
+    has_assigned = False
     for key, _ in queue[:limit]:
         identity = key[-32:]
         task = state.get_task(identity)
         assert task is not None, "the queue names tasks"
-        tasks.assign(state, identity, task, head=head, root=root)
+        has_assigned |= tasks.assign(state, identity, task, head=head, root=root)
         if selection.total_weight(state.overlay) == 0:
             return False
-    return len(queue) > limit
+    # Tasks that none of the present nodes may take are no reason for another entry at once.
+    return has_assigned and len(queue) > limit
 
 
 def is_due(view: View, now_ms: int) -> bool:

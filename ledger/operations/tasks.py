@@ -72,11 +72,10 @@ class SubmitTask(Operation, tag=20, frozen=True):
             return Code.LIMIT_INVALID
         if self.replicas != 1:
             return Code.REPLICAS_UNSUPPORTED
-        for attestations in (self.module_attestations, self.input_attestations):
-            code = context.check_attestations(attestations)
-            if code is not Code.OK:
-                return code
-        return Code.OK
+        blobs = (self.module_attestations, self.input_attestations)
+        codes = [context.check_attestations(attestations) for attestations in blobs]
+        # A wrong attestation before a missing one, whichever blob it is of.
+        return min((code for code in codes if code is not Code.OK), default=Code.OK)
 
     def _is_within_limits(self, context: Context) -> bool:
         parameters = context.genesis.parameters
