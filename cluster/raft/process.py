@@ -1,0 +1,84 @@
+"""The Raft process of a member: one thread that ticks until it is told to stop."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import FrameType
+
+from vcp_cluster.cluster.raft.engine import EngineError, stop_on_failure
+from vcp_cluster.cluster.raft.journal import Journal, JournalError
+from vcp_cluster.cluster.raft.machine import StateMachine
+from vcp_cluster.cluster.raft.server import SocketError
+from vcp_cluster.cluster.raft.service import RaftService
+
+TICK_S = 0.05
+"""Longest wait for messages; timers are looked at this often. Messages end the wait."""
+
+SWITCH_INTERVAL_S = 0.0005
+
+EXIT_OK = 0
+EXIT_CANNOT_START = 1
+
+logger = logging.getLogger(__name__)
+
+
+def wall_clock_ms() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+def run_raft_process(
+    *,
+    name: str,
+    address: str,
+    peers: Mapping[str, str],
+    secret: bytes,
+    journal_path: Path,
+    socket_path: Path,
+    machine: StateMachine,
+    clock_ms: Callable[[], int] = wall_clock_ms,
+) -> int:
+    """Run member `name` at `address` (HOST:PORT) until SIGTERM, SIGINT or the method `stop`.
+
+    `peers` maps member names to addresses; the member itself may be among them. `secret` is what
+    the members share. `clock_ms` stamps entries. The machine is closed at the end in any case.
+
+    Returns the exit code: 0 after an orderly stop, 1 when the member cannot start (the reason is
+    logged as an error). A defect, or a disk that fails, ends the process at once with code 70.
+    """
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    try:
+        journal = Journal(journal_path, committed_index=machine.raft_index)
+        service = RaftService(
+            name=name,
+            address=address,
+            peers={other: peer for other, peer in peers.items() if other != name},
+            secret=secret,
+            journal=journal,
+            socket_path=socket_path,
+            machine=machine,
+            clock_ms=clock_ms,
+        )
+    except (EngineError, JournalError, SocketError) as error:
+        logger.error("%s", error)
+        machine.close()
+        return EXIT_CANNOT_START
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        service.is_stopping = True
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    gc.freeze()
+    with stop_on_failure("the Raft process"):
+        while not service.is_stopping:
+            service.tick(TICK_S)
+        service.close()
+        machine.close()
+    return EXIT_OK

@@ -1,0 +1,105 @@
+"""A member process with a state simple enough to judge: which transactions were applied, how often.
+
+Run as `python raft_toy.py '{"name": …, "directory": …, "members": {name: address}}'`.
+
+A transaction `due:MS` asks for an entry at that time, `keep:X…` is kept whole under the
+prefix `keep:X`, `poison` makes `apply` raise.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import logging
+import signal
+import struct
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from blake3 import blake3
+
+from vcp_cluster.cluster.raft.process import run_raft_process
+from vcp_cluster.cluster.store import Store
+
+SECRET = b"a secret of the tests"
+PR_SET_PDEATHSIG = 1
+_STATE = struct.Struct(">QQQ32s")
+
+
+class ToyMachine:
+    """Counts how often each transaction was applied: key 't' + digest, value the heights."""
+
+    def __init__(self, store: Store) -> None:
+        self.view = store
+        state = store.get(b"state") or _STATE.pack(0, 0, 0, bytes(32))
+        self.height, self.ledger_time_ms, self._due_ms, self.state_root = _STATE.unpack(state)
+
+    @property
+    def raft_index(self) -> int:
+        return self.view.raft_index
+
+    def apply(self, index: int, entry: bytes) -> list[bytes]:
+        time_ms, transactions = msgspec.msgpack.decode(entry, type=tuple[int, list[bytes]])
+        self.height += 1
+        self.ledger_time_ms = max(self.ledger_time_ms, time_ms)
+        if self._due_ms and self._due_ms <= self.ledger_time_ms:
+            self._due_ms = 0
+        self.state_root = blake3(self.state_root + entry).digest()
+        applied: dict[bytes, bytes] = {}
+        receipts = []
+        for transaction in transactions:
+            if transaction == b"poison":
+                raise RuntimeError("poison")
+            if transaction.startswith(b"due:"):
+                self._due_ms = int(transaction[4:])
+            key = b"t" + blake3(transaction).digest()
+            before = applied.get(key) or self.view.get(key) or b""
+            applied[key] = before + self.height.to_bytes(8, "big")
+            if transaction.startswith(b"keep:"):
+                applied[transaction[:6] + key] = transaction
+            receipts.append(applied[key])
+        state = _STATE.pack(self.height, self.ledger_time_ms, self._due_ms, self.state_root)
+        self.view.commit([*applied.items(), (b"state", state)], raft_index=index)
+        return receipts
+
+    def skip(self, index: int) -> None:
+        self.view.commit([], raft_index=index)
+
+    def is_due(self, now_ms: int) -> bool:
+        return 0 < self._due_ms <= now_ms
+
+    def empty_entry(self, time_ms: int) -> bytes:
+        return self.pack(time_ms, [])
+
+    def pack(self, time_ms: int, transactions: Sequence[bytes]) -> bytes:
+        return msgspec.msgpack.encode((time_ms, list(transactions)))
+
+    def status(self) -> dict[str, Any]:
+        return {"height": self.height, "state_root": self.state_root}
+
+    def close(self) -> None:
+        self.view.close()
+
+
+def main() -> int:
+    """Run one member; it dies with the process that started it."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    config = json.loads(sys.argv[1])
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    directory = Path(config["directory"])
+    return run_raft_process(
+        name=config["name"],
+        address=config["members"][config["name"]],
+        peers=config["members"],
+        secret=SECRET,
+        journal_path=directory / "journal" / "raft.log",
+        socket_path=directory / "run" / "raft.sock",
+        machine=ToyMachine(Store.open(directory / "store")),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
