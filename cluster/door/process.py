@@ -6,26 +6,36 @@ import asyncio
 import logging
 import socket
 import time
+from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
+from typing import Any
 
 import httpx2
 import uvicorn
 from starlette.applications import Starlette
 
 from vcp_cluster.cluster.addresses import HTTP_OFFSET
+from vcp_cluster.cluster.anchors.notary import NotaryKeeper
 from vcp_cluster.cluster.directory import MemberDirectory
 from vcp_cluster.cluster.door.admission import Admission
 from vcp_cluster.cluster.door.app import Api, build_app
+from vcp_cluster.cluster.door.blobs import BlobService, BlobStore
 from vcp_cluster.cluster.door.ledger import LinkReader, MemberLedger
+from vcp_cluster.cluster.door.peers import Peers
 from vcp_cluster.cluster.door.queries import Queries
+from vcp_cluster.cluster.door.service_routes import ServiceApi
+from vcp_cluster.cluster.door.sessions import Sessions
+from vcp_cluster.cluster.door.settler import Settler
 from vcp_cluster.cluster.door.status import Status
 from vcp_cluster.cluster.door.submission import Submission
+from vcp_cluster.cluster.door.verifier import Verifier
 from vcp_cluster.cluster.link import LinkClosed, RaftLink
 
 LINK_TIMEOUT_S = 30.0
 LINK_RETRY_S = 0.05
+EXIT_OK = 0
 EXIT_CANNOT_START = 1
-EXIT_LINK_LOST = 70
+EXIT_INTERNAL = 70
 CONNECTIONS_MAX = 1_024
 SHUTDOWN_S = 3
 
@@ -46,23 +56,40 @@ def run_door_process(member: MemberDirectory) -> int:
 
 
 async def _run(directory: MemberDirectory) -> int:
+    """Wire the parts together; each is closed in the reverse order."""
     listener = _bind(directory)
+    genesis = directory.genesis
+    member = next(one for one in genesis.members if one.key == directory.key)
     async with AsyncExitStack() as stack:
         stack.callback(listener.close)
         link = await _connect(directory)
         stack.push_async_callback(link.close)
-        peers = await stack.enter_async_context(
-            httpx2.AsyncClient(limits=httpx2.Limits(max_connections=64))
+        # Members talk to one another directly: a proxy of the environment is not for them.
+        doors = await stack.enter_async_context(
+            httpx2.AsyncClient(trust_env=False, limits=httpx2.Limits(max_connections=64))
         )
-        admission = Admission(LinkReader(link, directory.genesis))
+        admission = Admission(LinkReader(link, genesis))
         stack.callback(admission.close)
-        submission = Submission(link, admission, directory.genesis, peers)
-        member = next(m for m in directory.genesis.members if m.key == directory.key)
-        ledger = MemberLedger(link, directory.genesis, member, directory.seed, submission)
+        submission = Submission(link, admission, genesis, doors)
+        ledger = MemberLedger(link, genesis, member, directory.seed, submission)
         queries = Queries(ledger)
-        status = Status(link, queries, directory.genesis, member, peers)
-        app = build_app(Api(queries, submission, status).routes())
-        return await _serve(app, listener, link)
+        status = Status(link, queries, genesis, member, doors)
+        peers = Peers(genesis, member, directory.seed)
+        stack.push_async_callback(peers.close)
+        blobs = BlobService(BlobStore(directory.blobs_path), ledger, peers)
+        stack.push_async_callback(blobs.close)
+        sessions = Sessions(ledger, directory.path / "sessions")
+        keeper = NotaryKeeper(directory.path / "notary.json", ledger)
+        settler = Settler(ledger, peers, keeper)
+        verifier = Verifier(ledger, blobs)
+        app = build_app(
+            [
+                *Api(queries, submission, status).routes(),
+                *ServiceApi(genesis, blobs, sessions, keeper).routes(),
+            ]
+        )
+        services = [blobs.run(), sessions.run(), settler.run(), verifier.run()]
+        return await _serve(app, listener, link, services)
 
 
 def _bind(directory: MemberDirectory) -> socket.socket:
@@ -70,7 +97,8 @@ def _bind(directory: MemberDirectory) -> socket.socket:
     port = directory.port + HTTP_OFFSET
     host = directory.host.strip("[]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family)
+    # Named TCP, or asyncio leaves Nagle's delay on: 40 ms on every second small answer.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
@@ -97,7 +125,13 @@ async def _connect(directory: MemberDirectory) -> RaftLink:
             await asyncio.sleep(LINK_RETRY_S)
 
 
-async def _serve(app: Starlette, listener: socket.socket, link: RaftLink) -> int:
+async def _serve(
+    app: Starlette,
+    listener: socket.socket,
+    link: RaftLink,
+    services: Sequence[Coroutine[Any, Any, None]],
+) -> int:
+    """Serve until SIGTERM, until the Raft process is gone, or until a service has a defect."""
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -110,12 +144,18 @@ async def _serve(app: Starlette, listener: socket.socket, link: RaftLink) -> int
     )
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
+    running = [asyncio.create_task(service) for service in services]
     lost = asyncio.create_task(link.wait_closed())
-    await asyncio.wait((serving, lost), return_when=asyncio.FIRST_COMPLETED)
-    is_lost = not serving.done()
-    if is_lost:
-        logger.error("the Raft process is gone; the door closes with it")
+    done, _ = await asyncio.wait((serving, lost, *running), return_when=asyncio.FIRST_COMPLETED)
+    code = EXIT_OK
+    if serving not in done:
+        code = EXIT_INTERNAL
+        for task in done - {lost}:
+            logger.error("a service ended", exc_info=task.exception())
+        if lost in done:
+            logger.error("the Raft process is gone; the door closes with it")
         server.should_exit = True
-    lost.cancel()
-    await asyncio.gather(serving, lost, return_exceptions=True)
-    return EXIT_LINK_LOST if is_lost else 0
+    for task in (lost, *running):
+        task.cancel()
+    await asyncio.gather(serving, lost, *running, return_exceptions=True)
+    return code
