@@ -1,0 +1,1 @@
+"""The command `vcp-cluster`: parse, call the client, print. Only `output.py` prints."""

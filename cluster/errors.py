@@ -25,10 +25,13 @@ with `Next: …`, what to do about it.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from vcp_cluster.ledger.codes import CODE_MEANINGS, Code
-from vcp_cluster.ledger.transactions import TransactionReceipt
+
+if TYPE_CHECKING:
+    # Commands that fail early must not pay for loading the whole ledger.
+    from vcp_cluster.ledger.transactions import TransactionReceipt
 
 RETRY = "try again; `vcp-cluster status` shows what the members see"
 

@@ -11,8 +11,9 @@ import msgspec
 
 from vcp_cluster.ledger import money, nodes, schema, settlement, tasks
 from vcp_cluster.ledger.commitments import Finding
+from vcp_cluster.ledger.domains import DOMAIN_AUDIT
 from vcp_cluster.ledger.genesis import Genesis, majority
-from vcp_cluster.ledger.keys import DOMAIN_AUDIT, hash_domain
+from vcp_cluster.ledger.keys import hash_domain
 from vcp_cluster.ledger.nodes import BASIS_POINTS
 from vcp_cluster.ledger.records import (
     AssignmentOutcome,

@@ -11,6 +11,13 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from vcp_cluster.ledger.domains import (
+    DOMAIN_BLOB,
+    DOMAIN_COMMITMENT,
+    DOMAIN_PROOF,
+    DOMAIN_TELEMETRY,
+    DOMAIN_VERDICT,
+)
 from vcp_cluster.ledger.encoding import (
     ChainId,
     DetailText,
@@ -22,16 +29,7 @@ from vcp_cluster.ledger.encoding import (
     Unsigned,
     encode,
 )
-from vcp_cluster.ledger.keys import (
-    DOMAIN_BLOB,
-    DOMAIN_COMMITMENT,
-    DOMAIN_PROOF,
-    DOMAIN_TELEMETRY,
-    DOMAIN_VERDICT,
-    hash_content,
-    hash_domain,
-    sign,
-)
+from vcp_cluster.ledger.keys import hash_content, hash_domain, sign
 
 COMMITMENT_VERSION = 1
 EMPTY_OUTPUT_HASH = hash_content(b"")

@@ -11,21 +11,6 @@ from blake3 import blake3
 from nacl import bindings
 from nacl.exceptions import CryptoError
 
-from vcp_cluster.ledger.domains import DOMAIN_AUDIT as DOMAIN_AUDIT
-from vcp_cluster.ledger.domains import DOMAIN_BLOB as DOMAIN_BLOB
-from vcp_cluster.ledger.domains import DOMAIN_COMMITMENT as DOMAIN_COMMITMENT
-from vcp_cluster.ledger.domains import DOMAIN_ENVELOPE as DOMAIN_ENVELOPE
-from vcp_cluster.ledger.domains import DOMAIN_HEADER as DOMAIN_HEADER
-from vcp_cluster.ledger.domains import DOMAIN_PEER as DOMAIN_PEER
-from vcp_cluster.ledger.domains import DOMAIN_PROOF as DOMAIN_PROOF
-from vcp_cluster.ledger.domains import DOMAIN_ROOT as DOMAIN_ROOT
-from vcp_cluster.ledger.domains import DOMAIN_SELECT as DOMAIN_SELECT
-from vcp_cluster.ledger.domains import DOMAIN_TASK as DOMAIN_TASK
-from vcp_cluster.ledger.domains import DOMAIN_TELEMETRY as DOMAIN_TELEMETRY
-from vcp_cluster.ledger.domains import DOMAIN_TRANSACTION as DOMAIN_TRANSACTION
-from vcp_cluster.ledger.domains import DOMAIN_UPLOAD as DOMAIN_UPLOAD
-from vcp_cluster.ledger.domains import DOMAIN_VERDICT as DOMAIN_VERDICT
-
 
 def hash_content(data: bytes) -> bytes:
     """BLAKE3 of a blob: its name everywhere. 32 bytes."""

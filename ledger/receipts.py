@@ -24,6 +24,7 @@ from vcp_cluster.ledger.anchors.notary import (
     transaction_origin,
 )
 from vcp_cluster.ledger.commitments import Commitment, commitment_hash
+from vcp_cluster.ledger.domains import DOMAIN_COMMITMENT
 from vcp_cluster.ledger.encoding import (
     ChainId,
     Hash,
@@ -43,7 +44,7 @@ from vcp_cluster.ledger.genesis import (
     compute_chain_id,
     member_names,
 )
-from vcp_cluster.ledger.keys import DOMAIN_COMMITMENT, is_signed
+from vcp_cluster.ledger.keys import is_signed
 from vcp_cluster.ledger.merkle import (
     BLAKE3_TREE,
     RFC9162,

@@ -14,9 +14,10 @@ import msgspec
 
 from vcp_cluster.ledger import money, schema
 from vcp_cluster.ledger.commitments import commitment_hash
+from vcp_cluster.ledger.domains import DOMAIN_HEADER
 from vcp_cluster.ledger.encoding import INTEGER_MAX, encode
 from vcp_cluster.ledger.genesis import compute_chain_id
-from vcp_cluster.ledger.keys import DOMAIN_HEADER, hash_domain
+from vcp_cluster.ledger.keys import hash_domain
 from vcp_cluster.ledger.merkle import BLAKE3_TREE, RFC9162, Frontier
 from vcp_cluster.ledger.records import (
     RECORD_VERSION,

@@ -15,8 +15,9 @@ from collections.abc import Iterable
 import msgspec
 
 from vcp_cluster.ledger import money, nodes, schema, selection
+from vcp_cluster.ledger.domains import DOMAIN_SELECT, DOMAIN_TASK
 from vcp_cluster.ledger.encoding import encode
-from vcp_cluster.ledger.keys import DOMAIN_SELECT, DOMAIN_TASK, hash_domain
+from vcp_cluster.ledger.keys import hash_domain
 from vcp_cluster.ledger.records import (
     Assignment,
     AssignmentOutcome,

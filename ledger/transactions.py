@@ -16,6 +16,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from vcp_cluster.ledger.domains import DOMAIN_ENVELOPE, DOMAIN_TRANSACTION
 from vcp_cluster.ledger.encoding import (
     ChainId,
     Hash,
@@ -27,14 +28,7 @@ from vcp_cluster.ledger.encoding import (
     decode,
     encode,
 )
-from vcp_cluster.ledger.keys import (
-    DOMAIN_ENVELOPE,
-    DOMAIN_TRANSACTION,
-    hash_domain,
-    is_signed,
-    public_key,
-    sign,
-)
+from vcp_cluster.ledger.keys import hash_domain, is_signed, public_key, sign
 from vcp_cluster.ledger.operations import AnyOperation
 
 TRANSACTION_BYTES_MAX = 256 * 1024

@@ -17,9 +17,10 @@ import msgspec
 
 from vcp_cluster.ledger import audits, money, schema, selection, settlement, tasks
 from vcp_cluster.ledger.codes import Code
+from vcp_cluster.ledger.domains import DOMAIN_ROOT
 from vcp_cluster.ledger.encoding import Malformed, decode, encode
 from vcp_cluster.ledger.genesis import Genesis, compute_chain_id
-from vcp_cluster.ledger.keys import DOMAIN_ROOT, hash_domain
+from vcp_cluster.ledger.keys import hash_domain
 from vcp_cluster.ledger.merkle import RFC9162, Frontier
 from vcp_cluster.ledger.operations import RegisterNode
 from vcp_cluster.ledger.operations.base import Context

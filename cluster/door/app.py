@@ -80,8 +80,13 @@ async def read_body(request: Request, bytes_max: int) -> bytes:
 
 async def read_json(request: Request, bytes_max: int = JSON_BYTES_MAX) -> Any:
     """The body as JSON."""
+    return decode_json(await read_body(request, bytes_max))
+
+
+def decode_json(body: bytes) -> Any:
+    """JSON from outside; raise `Problem` 400."""
     try:
-        return msgspec.json.decode(await read_body(request, bytes_max))
+        return msgspec.json.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise bad_request(f"the body is not JSON: {error}") from None
 

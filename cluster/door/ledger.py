@@ -6,9 +6,10 @@ import asyncio
 import secrets
 from collections.abc import Iterator, Sequence
 
+from vcp_cluster.cluster.door.problems import unavailable
 from vcp_cluster.cluster.door.submission import Submission, submit_until
 from vcp_cluster.cluster.errors import InvalidTransaction
-from vcp_cluster.cluster.link import RaftLink
+from vcp_cluster.cluster.link import LinkError, RaftLink
 from vcp_cluster.ledger.codes import Code
 from vcp_cluster.ledger.genesis import Genesis, Member, compute_chain_id
 from vcp_cluster.ledger.operations import AnyOperation
@@ -38,7 +39,10 @@ class LinkReader:
 
     async def get(self, *keys: bytes) -> list[bytes | None]:
         """Values under keys, all at one height."""
-        return (await self._link.get(keys))[1]
+        try:
+            return (await self._link.get(keys))[1]
+        except LinkError as error:
+            raise unavailable(str(error)) from None
 
     async def scan(
         self,
@@ -49,17 +53,26 @@ class LinkReader:
         reverse: bool = False,
     ) -> list[tuple[bytes, bytes]]:
         """Pairs with a prefix, in key order (or reverse), from `start` on."""
-        _, rows = await self._link.scan(prefix, start=start, limit=limit, reverse=reverse)
+        try:
+            _, rows = await self._link.scan(prefix, start=start, limit=limit, reverse=reverse)
+        except LinkError as error:
+            raise unavailable(str(error)) from None
         return rows
 
     async def wait_height(self, above: int, timeout_s: float) -> int:
         """Wait until the height is greater than `above`; returns the newest height either way."""
-        await self._link.wait_height(above + 1, timeout_s)
+        try:
+            await self._link.wait_height(above + 1, timeout_s)
+        except LinkError as error:
+            raise unavailable(str(error)) from None
         return self.height
 
     async def is_leader(self) -> bool:
         """Whether this member leads now."""
-        return bool((await self._link.status())["role"] == "leader")
+        try:
+            return bool((await self._link.status())["role"] == "leader")
+        except LinkError as error:
+            raise unavailable(str(error)) from None
 
 
 class MemberLedger(LinkReader):

@@ -9,8 +9,8 @@ import msgspec
 from vcp_cluster.ledger import money, nodes, tasks
 from vcp_cluster.ledger.codes import Code
 from vcp_cluster.ledger.commitments import SignedTelemetry
+from vcp_cluster.ledger.domains import DOMAIN_TELEMETRY
 from vcp_cluster.ledger.encoding import Key, ShortText, Unsigned, encode
-from vcp_cluster.ledger.keys import DOMAIN_TELEMETRY
 from vcp_cluster.ledger.operations.base import Context, Operation, SignatureClaim
 from vcp_cluster.ledger.records import RECORD_VERSION, AssignmentOutcome, Node
 

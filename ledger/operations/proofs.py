@@ -19,8 +19,8 @@ from vcp_cluster.ledger.commitments import (
     is_same_result,
     proof_id,
 )
+from vcp_cluster.ledger.domains import DOMAIN_COMMITMENT, DOMAIN_VERDICT
 from vcp_cluster.ledger.encoding import DetailText, Hash, Key, Signature, Unsigned, encode
-from vcp_cluster.ledger.keys import DOMAIN_COMMITMENT, DOMAIN_VERDICT
 from vcp_cluster.ledger.operations.base import Context, Operation, SignatureClaim
 from vcp_cluster.ledger.operations.tasks import Attestations, attestation_claims
 from vcp_cluster.ledger.records import (

@@ -10,9 +10,9 @@ from msgspec import Meta
 from vcp_cluster.ledger import money, tasks
 from vcp_cluster.ledger.codes import Code
 from vcp_cluster.ledger.commitments import Attestation, blob_message
+from vcp_cluster.ledger.domains import DOMAIN_BLOB
 from vcp_cluster.ledger.encoding import Hash, ShortText, Unsigned
 from vcp_cluster.ledger.genesis import MEMBERS_MAX
-from vcp_cluster.ledger.keys import DOMAIN_BLOB
 from vcp_cluster.ledger.operations.base import Context, Operation, SignatureClaim
 from vcp_cluster.ledger.records import RECORD_VERSION, Task, TaskStatus
 

@@ -31,6 +31,7 @@ from vcp_cluster.ledger.commitments import (
     is_same_result,
     sign_verdict,
 )
+from vcp_cluster.ledger.domains import DOMAIN_TELEMETRY, DOMAIN_UPLOAD
 from vcp_cluster.ledger.encoding import decode, encode
 from vcp_cluster.ledger.genesis import (
     Allocation,
@@ -42,13 +43,7 @@ from vcp_cluster.ledger.genesis import (
     default_parameters,
     to_document,
 )
-from vcp_cluster.ledger.keys import (
-    DOMAIN_TELEMETRY,
-    DOMAIN_UPLOAD,
-    hash_content,
-    is_signed,
-    public_key,
-)
+from vcp_cluster.ledger.keys import hash_content, is_signed, public_key
 from vcp_cluster.ledger.operations import AnyOperation, NodeReport, SealBatch, SubmitVerdict
 from vcp_cluster.ledger.records import LogLeaf, Proof, ProofStatus
 from vcp_cluster.ledger.state import MemoryStore, Overlay, State

@@ -30,15 +30,9 @@ from vcp_cluster.cluster.door.peers import (
 )
 from vcp_cluster.cluster.door.problems import Problem
 from vcp_cluster.ledger.commitments import blob_message
+from vcp_cluster.ledger.domains import DOMAIN_BLOB, DOMAIN_UPLOAD
 from vcp_cluster.ledger.encoding import encode
-from vcp_cluster.ledger.keys import (
-    DOMAIN_BLOB,
-    DOMAIN_UPLOAD,
-    hash_content,
-    is_signed,
-    public_key,
-    sign,
-)
+from vcp_cluster.ledger.keys import hash_content, is_signed, public_key, sign
 
 from .fake_ledger import (
     CLIENT_SEED,

@@ -18,9 +18,10 @@ from vcp_cluster.cluster.directory import ClientDirectory
 from vcp_cluster.cluster.errors import InvalidTransaction
 from vcp_cluster.cluster.local import LocalCluster
 from vcp_cluster.ledger.codes import Code
+from vcp_cluster.ledger.domains import DOMAIN_UPLOAD
 from vcp_cluster.ledger.encoding import decode, encode
 from vcp_cluster.ledger.genesis import compute_chain_id
-from vcp_cluster.ledger.keys import DOMAIN_UPLOAD, hash_content, public_key, sign
+from vcp_cluster.ledger.keys import hash_content, public_key, sign
 from vcp_cluster.ledger.operations import CancelTask, Mint, Stake, Transfer
 from vcp_cluster.ledger.transactions import SignedTransaction, sign_transaction
 

@@ -84,9 +84,11 @@ def test_without_a_majority_nothing_is_taken_and_nothing_is_lost(tmp_path: Path)
         with open_client(cluster) as client:
             client.transfer(account_of(1), 5)
         cluster.kill("a", "b")
-        with open_client(cluster, timeout_s=3.0) as client:
-            with pytest.raises((Unavailable, UnknownOutcome)):
-                client.transfer(account_of(1), 7)
+        with (
+            open_client(cluster, timeout_s=3.0) as client,
+            pytest.raises((Unavailable, UnknownOutcome)),
+        ):
+            client.transfer(account_of(1), 7)
         cluster.start_member("a")
         cluster.wait_ready("a", "c")
         with open_client(cluster) as client:

@@ -11,7 +11,7 @@ import pytest
 
 from vcp_cluster.cluster.door.problems import Problem
 from vcp_cluster.cluster.door.verifier import Verifier
-from vcp_cluster.cluster.errors import UnknownOutcome
+from vcp_cluster.cluster.errors import InvalidTransaction, UnknownOutcome
 from vcp_cluster.cluster.execution import (
     Execution,
     ExecutionFailure,
@@ -24,6 +24,7 @@ from vcp_cluster.cluster.execution import (
 from vcp_cluster.examples import EXAMPLES
 from vcp_cluster.executor import PROFILE_ID, Failure, Status, TrapClass
 from vcp_cluster.ledger import schema
+from vcp_cluster.ledger.codes import Code
 from vcp_cluster.ledger.commitments import Finding, commitment_hash
 from vcp_cluster.ledger.keys import hash_content
 from vcp_cluster.ledger.records import ProofStatus, RecordedVerdict
@@ -299,7 +300,11 @@ async def test_another_profile_is_unable_and_runs_nothing() -> None:
 @asynchronous
 async def test_a_proof_is_run_once_however_often_the_verdict_must_be_sent() -> None:
     audit = Audit()
-    failures = [UnknownOutcome(bytes(32), "test"), Problem(503, "no_leader", "test")]
+    failures = [
+        UnknownOutcome(bytes(32), "test"),
+        Problem(503, "no_leader", "test"),
+        InvalidTransaction(Code.EXPIRED, tx_id=bytes(32)),
+    ]
     audit.drawn.ledger.failures = list(failures)
     for failure in failures:
         with pytest.raises(type(failure)):

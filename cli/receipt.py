@@ -1,0 +1,234 @@
+"""`vcp-cluster receipt`: export a settlement receipt, verify one offline.
+
+`verify` reads one file and needs no cluster, no client and no network: hashes and signatures only.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from vcp_cluster.cli.access import Access
+from vcp_cluster.cli.commands import Group
+from vcp_cluster.cli.failures import EXIT_INVALID
+from vcp_cluster.cli.files import read_input, write_out
+from vcp_cluster.cli.options import PATH, offline, reads
+from vcp_cluster.cli.output import Output
+from vcp_cluster.cli.page import AMOUNT, Document, Field, Fields, Line, Part, View
+from vcp_cluster.cli.values import CHAIN_ID, format_number, shorten
+from vcp_cluster.cli.values import ID as ID_VALUE
+
+if TYPE_CHECKING:
+    from vcp_cluster.cluster.client import Client
+    from vcp_cluster.ledger.receipts import ReceiptReport
+
+POLL_S = 0.5
+
+
+@click.group(
+    cls=Group,
+    examples=(
+        "vcp-cluster receipt export 7d1f --out payout.receipt",
+        "vcp-cluster receipt verify payout.receipt --genesis genesis.json",
+    ),
+)
+def receipt() -> None:
+    """Export and verify settlement receipts."""
+
+
+@receipt.command(
+    "export",
+    examples=(
+        "vcp-cluster receipt export 7d1f --out payout.receipt",
+        "vcp-cluster receipt export 7d1f --out payout.receipt --wait",
+    ),
+)
+@click.argument("task_id", metavar="TASK", type=ID_VALUE)
+@click.option(
+    "--out", type=PATH, required=True, metavar="FILE", help="File to write; - is standard output."
+)
+@click.option("--wait", is_flag=True, help="Wait until the task's batch is sealed and anchored.")
+@reads
+def export(access: Access, task_id: str, out: Path, wait: bool) -> None:
+    """Write the settlement receipt of a task to a file that anyone can verify offline."""
+    with access.open_client() as client:
+        text = _wait_for_receipt(client, task_id, access.wait_ms if wait else 0)
+    write_out(out, text.encode())
+    if str(out) != "-":
+        document = {"schema": "vcp/export/v1", "task": task_id, "file": str(out)}
+        access.output.emit({**document, "bytes": len(text)}, EXPORT)
+
+
+def _wait_for_receipt(client: Client, task_id: str, wait_ms: int) -> str:
+    """The receipt, asked for until it is ready or the time is over; raise `NotReady`."""
+    from vcp_cluster.cluster.errors import NotReady
+
+    deadline_s = time.monotonic() + wait_ms / 1000
+    while True:
+        try:
+            return client.receipt(task_id)
+        except NotReady:
+            if time.monotonic() + POLL_S >= deadline_s:
+                raise
+        time.sleep(POLL_S)
+
+
+@receipt.command(
+    "verify",
+    examples=(
+        "vcp-cluster receipt verify payout.receipt --genesis genesis.json",
+        "vcp-cluster receipt verify payout.receipt --chain-id 0f3a61c2d4e5f60718293a4b5c6d7e8f",
+    ),
+)
+@click.argument("file", metavar="FILE", type=PATH)
+@click.option("--genesis", type=PATH, metavar="FILE", help="The cluster's genesis.json.")
+@click.option("--chain-id", type=CHAIN_ID, metavar="HEX", help="The cluster's chain id.")
+@offline
+@click.pass_context
+def verify(
+    ctx: click.Context, output: Output, file: Path, genesis: Path | None, chain_id: bytes | None
+) -> None:
+    """Verify a settlement receipt, offline: no cluster and no network is asked.
+
+    Which cluster to trust comes from --genesis, --chain-id or the profile, never from the receipt.
+    Exit code 5: it is not valid.
+    """
+    from vcp_cluster.ledger.receipts import RECEIPT_BYTES_MAX, ReceiptInvalid, check_receipt
+
+    expected, origin = _get_chain_id(genesis, chain_id)
+    # One byte more than is allowed, so that the check itself says what is too large.
+    data = read_input(file, RECEIPT_BYTES_MAX + 1, option="FILE")
+    try:
+        document = _to_document(file, origin, check_receipt(data, expected))
+    except ReceiptInvalid as error:
+        document = _to_invalid_document(file, expected, origin, str(error))
+    output.emit(document, VERIFICATION)
+    if not document["valid"]:
+        ctx.exit(EXIT_INVALID)
+
+
+def _get_chain_id(genesis: Path | None, chain_id: bytes | None) -> tuple[bytes, str]:
+    """The chain id to trust, and where it is from; raise `ConfigError`."""
+    from vcp_cluster.cluster.errors import ConfigError
+
+    if genesis is not None:
+        from vcp_cluster.cluster.directory import load_genesis
+        from vcp_cluster.ledger.genesis import compute_chain_id
+
+        computed = compute_chain_id(load_genesis(genesis))
+        if chain_id not in (None, computed):
+            raise ConfigError(
+                f"its chain id is {computed.hex()}, not that of --chain-id",
+                key="--genesis",
+                origin=str(genesis),
+                hint="give one of the two",
+            )
+        return computed, str(genesis)
+    if chain_id is not None:
+        return chain_id, "--chain-id"
+    from vcp_cluster.cluster.profile import profile_path, read_profile
+
+    profile = read_profile()
+    if profile is None:
+        raise ConfigError(
+            "nothing says which cluster to trust",
+            key="chain id",
+            origin="no --genesis, --chain-id or profile",
+            hint="give --genesis FILE, the cluster's genesis.json, from a source that you trust",
+        )
+    return bytes.fromhex(profile.chain_id), f"profile {profile_path()}"
+
+
+def _to_document(file: Path, origin: str, report: ReceiptReport) -> Document:
+    return {
+        "schema": "vcp/verification/v1",
+        "file": str(file),
+        "valid": True,
+        "reason": None,
+        "chain_id": report.chain_id.hex(),
+        "chain_id_from": origin,
+        "cluster": report.cluster_name,
+        "task": report.task.hex(),
+        "payee": report.payee.hex(),
+        "amount": str(report.amount),
+        "output_hash": report.output_hash.hex(),
+        "batch": report.batch,
+        "leaf_index": report.leaf_index,
+        "leaf_count": report.leaf_count,
+        "log_size": report.log_size,
+        "members": list(report.members),
+        "checked": [{"step": step, "detail": detail} for step, detail in report.checked],
+        "unchecked": list(report.unchecked),
+    }
+
+
+_OF_A_VALID_RECEIPT = (
+    "cluster",
+    "task",
+    "payee",
+    "amount",
+    "output_hash",
+    "batch",
+    "leaf_index",
+    "leaf_count",
+    "log_size",
+)
+
+
+def _to_invalid_document(file: Path, chain_id: bytes, origin: str, reason: str) -> Document:
+    """The same keys: what a receipt claims is not repeated where it was not shown."""
+    return {
+        "schema": "vcp/verification/v1",
+        "file": str(file),
+        "valid": False,
+        "reason": reason,
+        "chain_id": chain_id.hex(),
+        "chain_id_from": origin,
+        **dict.fromkeys(_OF_A_VALID_RECEIPT),
+        "members": [],
+        "checked": [],
+        "unchecked": [],
+    }
+
+
+def _page(document: Document) -> list[Part]:
+    if not document["valid"]:
+        return [
+            Line(f"{document['file']} is NOT valid", "red"),
+            Fields(
+                (
+                    Field("  because", document["reason"]),
+                    Field("  trusted", f"{document['chain_id']} ({document['chain_id_from']})"),
+                )
+            ),
+            Line("do not rely on it; ask for another: vcp-cluster receipt export TASK --out FILE"),
+        ]
+    entry = format_number(document["leaf_index"] + 1)
+    paid = (
+        f"{AMOUNT.on_page(document['amount'])} to node {shorten(document['payee'])} for task "
+        f"{shorten(document['task'])}"
+    )
+    place = f"batch {document['batch']}, entry {entry} of {format_number(document['leaf_count'])}"
+    fields = [
+        Field("  paid", paid),
+        Field("  where", f"{document['cluster']}, {place}"),
+        Field("  trusted", f"{document['chain_id']} ({document['chain_id_from']})"),
+    ]
+    fields += [Field(f"  {one['step']}", f"{one['detail']}: ok") for one in document["checked"]]
+    fields += [Field("  not checked", text) for text in document["unchecked"]]
+    return [Line(f"{document['file']} is valid", "green"), Fields(fields)]
+
+
+def _export_page(document: Document) -> list[Part]:
+    file = document["file"]
+    return [
+        Line(f"{format_number(document['bytes'])} bytes written to {file}"),
+        Line(f"next: vcp-cluster receipt verify {file}"),
+    ]
+
+
+VERIFICATION = View(_page, lambda document: ["valid" if document["valid"] else "not valid"])
+EXPORT = View(_export_page, lambda document: [document["file"]])
