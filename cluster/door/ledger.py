@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections.abc import Iterator, Sequence
 
+from vcp_cluster.cluster.door.peers import wall_ms
 from vcp_cluster.cluster.door.problems import unavailable
 from vcp_cluster.cluster.door.submission import Submission, submit_until
 from vcp_cluster.cluster.errors import InvalidTransaction
@@ -96,7 +97,8 @@ class MemberLedger(LinkReader):
             self.seed,
             chain_id=self.chain_id,
             nonce=secrets.randbits(63),
-            valid_until_ms=self.time_ms + WRITE_VALIDITY_MS,
+            # Ledger time stands still while nothing happens.
+            valid_until_ms=max(self.time_ms, wall_ms()) + WRITE_VALIDITY_MS,
             operations=operations,
         )
         receipts = await submit_until(self._submission, [transaction], WRITE_TIMEOUT_S)

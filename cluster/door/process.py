@@ -76,7 +76,16 @@ async def _run(directory: MemberDirectory) -> int:
         status = Status(link, queries, genesis, member, doors)
         peers = Peers(genesis, member, directory.seed)
         stack.push_async_callback(peers.close)
-        blobs = BlobService(BlobStore(directory.blobs_path), ledger, peers)
+        parameters = genesis.parameters
+        store = BlobStore(
+            directory.blobs_path,
+            blob_bytes_max=max(
+                parameters.module_bytes_max,
+                parameters.input_bytes_max,
+                parameters.output_bytes_max,
+            ),
+        )
+        blobs = BlobService(store, ledger, peers)
         stack.push_async_callback(blobs.close)
         sessions = Sessions(ledger, directory.path / "sessions")
         keeper = NotaryKeeper(directory.path / "notary.json", ledger)

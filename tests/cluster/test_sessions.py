@@ -317,6 +317,25 @@ def test_the_edge_of_a_bucket_has_hysteresis() -> None:
         assert is_due == (is_other and abs(health - node.health) >= 200), health
 
 
+@pytest.mark.parametrize(
+    ("changes", "is_due"),
+    [
+        ({}, False),
+        ({"is_online": False}, True),
+        ({"reporter": public_key(MEMBER_SEEDS["b"])}, True),
+        ({"is_safe_mode": True}, True),
+    ],
+)
+def test_what_the_ledger_has_wrong_is_reported(changes: dict[str, Any], is_due: bool) -> None:
+    chain = FakeChain()
+    chain.bring_online()
+    node = msgspec.structs.replace(chain.node(), **changes)
+    report = NodeReport(NODE, True, 800_000, 2_000, chain.telemetry())
+    key = public_key(MEMBER_SEEDS["a"])
+    parameters = chain.genesis.parameters
+    assert is_report_due(node, report, parameters, reporter=key, since_last_s=5.0) is is_due
+
+
 @asynchronous
 async def test_reports_of_a_node_are_two_seconds_apart_whatever_it_does() -> None:
     member = make_member()
@@ -538,6 +557,25 @@ async def test_it_all_runs_by_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     await asyncio.gather(running, return_exceptions=True)
 
 
+@asynchronous
+async def test_a_report_that_comes_while_an_older_one_fails_is_the_one_that_stays() -> None:
+    member = make_member()
+    reporter = member.sessions.reporter
+    reporter.enter(NodeReport(NODE, True, 1, 2_000, member.chain.telemetry()))
+    submit = member.ledger.submit
+
+    async def fail(_operations: Any) -> Any:
+        member.ledger.submit = submit
+        reporter.enter(NodeReport(NODE, True, 2, 2_000, member.chain.telemetry()))
+        raise Problem(503, "no_leader", "test")
+
+    member.ledger.submit = fail
+    with pytest.raises(Problem):
+        await reporter.submit_pending()
+    await reporter.submit_pending()
+    assert member.chain.node().bandwidth_kbps == 2
+
+
 @pytest.mark.parametrize(
     "failure",
     [
@@ -695,8 +733,8 @@ async def test_what_changed_before_the_wait_began_is_not_missed() -> None:
     chain.submit_task()
     watching = asyncio.create_task(watch.run())
     await watch.wait(NODE, frozenset(), since=since, timeout_s=5)
-    # Nor when the index was read after the caller looked.
-    await watch.wait(NODE, frozenset(), since=since, timeout_s=5)
+    # Nor when the index was read after the caller looked; no further height comes.
+    await watch.wait(NODE, frozenset(), since=since, timeout_s=3_600)
     watching.cancel()
 
 
