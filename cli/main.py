@@ -13,7 +13,6 @@ from typing import Any
 import click
 
 from vcp_cluster.cli.commands import Command, Entry, LazyGroup
-from vcp_cluster.cli.output import write_text
 from vcp_cluster.cli.settings import Settings, color_option, debug_option
 
 PROGRAM = "vcp-cluster"
@@ -111,6 +110,8 @@ def help_command(ctx: click.Context, command: tuple[str, ...]) -> None:
         if found is None:
             raise click.UsageError(f"no command {name[:50]!r}", ctx)
         here = click.Context(found, info_name=name, parent=here)
+    from vcp_cluster.cli.output import write_text
+
     write_text(here.get_help())
 
 
