@@ -6,6 +6,7 @@ started with the command that its operator would use, and dies with the one that
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -24,11 +25,13 @@ from vcp_cluster.cluster.directory import CLIENT_DIRECTORY, initialise, load_gen
 from vcp_cluster.cluster.errors import Timeout
 from vcp_cluster.cluster.processes import following_environment
 from vcp_cluster.executor.profile import PROFILE_ID
-from vcp_cluster.ledger.genesis import Genesis, default_parameters
+from vcp_cluster.ledger.genesis import Genesis, compute_chain_id, default_parameters
 
 HOST = "127.0.0.1"
 PORTS_PER_MEMBER = NATIVE_OFFSET + 1
 FIRST_PORT = 7100
+PLACES = 400
+PLACE_PORTS = 60
 LAST_PORT = 32_000  # below the ports that the kernel gives to outgoing connections
 SETTLE_INTERVAL_MS = 1_000
 READY_TIMEOUT_S = 30.0
@@ -36,13 +39,13 @@ STOP_TIMEOUT_S = 15.0
 _POLL_S = 0.05
 
 
-def find_ports(members: int) -> int:
-    """The first port of a free range for so many members on loopback.
+def find_ports(members: int, first_port: int = FIRST_PORT) -> int:
+    """The first port of a free range for so many members on loopback, `first_port` or above.
 
     The range may be taken by somebody else before it is used; the member then says which port.
     """
     width = members * PORTS_PER_MEMBER
-    for first in range(FIRST_PORT, LAST_PORT, width):
+    for first in range(first_port, LAST_PORT, width):
         if all(_is_free(first + offset) for offset in range(width)):
             return first
     raise Timeout("no free range of ports on loopback", next_step="stop some other servers")
@@ -77,9 +80,15 @@ class LocalCluster:
         cluster_name: str,
         attempts_max: int = 3,
         settle_interval_ms: int = SETTLE_INTERVAL_MS,
+        first_port: int | None = None,
     ) -> LocalCluster:
-        """Make the directories of a new cluster on free ports of this machine."""
-        first = find_ports(members)
+        """Make the directories of a new cluster on free ports of this machine.
+
+        The search begins at `first_port`, or at a place of this process's own: two that are made at
+        the same time would else find the same ports free.
+        """
+        own = FIRST_PORT + os.getpid() % PLACES * PLACE_PORTS
+        first = find_ports(members, own if first_port is None else first_port)
         genesis = initialise(
             directory,
             [
@@ -213,7 +222,7 @@ class LocalCluster:
         """Wait until members answer and know a leader; raise `Timeout` with the log's last line."""
         for member in self.genesis.members:
             if not names or member.name in names:
-                url = f"{http_url(member.address)}/readyz"
+                url = http_url(member.address)
                 self.wait_until(
                     partial(self._is_ready, member.name, url),
                     f"member {member.name} to be ready",
@@ -227,8 +236,12 @@ class LocalCluster:
                 next_step=f"read {self.log_path(name)}",
             )
         try:
-            return httpx2.get(url, timeout=1.0).status_code == 200
-        except httpx2.HTTPError:
+            # Another cluster may have taken the port between the search for it and its use.
+            chain_id = httpx2.get(f"{url}/v1/genesis", timeout=1.0).json()["chain_id"]
+            if chain_id != compute_chain_id(self.genesis).hex():
+                return False
+            return httpx2.get(f"{url}/readyz", timeout=1.0).status_code == 200
+        except (httpx2.HTTPError, ValueError, KeyError):
             return False
 
     def last_line(self, name: str) -> str:

@@ -36,6 +36,7 @@ from vcp_cluster.ledger.encoding import (
     decode,
     decode_stored,
     encode,
+    prepare,
 )
 from vcp_cluster.ledger.genesis import (
     Genesis,
@@ -339,3 +340,6 @@ def _check_evidence(
     known = set(member_names(genesis).values())
     members = tuple(sorted(set(batch_members) & set(log_members) & known))
     return members, batches.size, transactions.size
+
+
+prepare(SettlementReceipt)

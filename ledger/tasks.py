@@ -151,8 +151,12 @@ def end_assignment(
     *,
     proof: bytes = b"",
     detail: str = "",
+    is_nodes_fault: bool = True,
 ) -> Task:
-    """Close the running assignment and free its node. The task is written by the caller."""
+    """Close the running assignment and free its node. The task is written by the caller.
+
+    An outcome other than PROVEN costs the node reputation if it is the node's fault.
+    """
     last = task.assignments[-1]
     state.overlay.delete(schema.deadline_key(last.deadline_ms, DeadlineKind.ASSIGNMENT, identity))
     state.overlay.delete(schema.RUNNING + last.node + identity)
@@ -160,7 +164,7 @@ def end_assignment(
     assert node is not None, "an assignment belongs to a node"
     node = _replace(node, running=node.running - 1)
     parameters = state.genesis.parameters
-    if outcome is not AssignmentOutcome.PROVEN:
+    if outcome is not AssignmentOutcome.PROVEN and is_nodes_fault:
         node = nodes.record_error(node, parameters, parameters.reputation_failed)
         node = _replace(node, failed=node.failed + 1)
     nodes.put_node(state, last.node, node)

@@ -27,6 +27,7 @@ from vcp_cluster.ledger.encoding import (
     Unsigned,
     decode,
     encode,
+    prepare,
 )
 from vcp_cluster.ledger.keys import hash_domain, is_signed, public_key, sign
 from vcp_cluster.ledger.operations import AnyOperation
@@ -197,3 +198,7 @@ def sign_transaction(
     return encode(
         SignedTransaction(envelope, sign(seed, DOMAIN_TRANSACTION, envelope), cosignatures)
     )
+
+
+# All that these build upon as well: records, commitments, genesis, operations.
+prepare(*Record.__subclasses__())
