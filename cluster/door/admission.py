@@ -33,6 +33,9 @@ REQUEST_TRANSACTIONS_MAX = 1_024
 REQUEST_BYTES_MAX = ENTRY_BYTES_MAX
 VERIFY_THREADS = 2
 
+# What a leader may only say when it knows all that was committed before it led.
+_OF_STATE = (Code.ACCOUNT_NOT_FOUND, Code.KEY_NOT_AUTHORISED)
+
 # Below this a hand-over to a thread costs more than the work.
 _INLINE_SIGNATURES_MAX = 2
 
@@ -57,6 +60,14 @@ class Admission:
             code = check_envelope(state, head, transaction, is_valid=check.is_valid)
             if code is Code.OK and not all(check.operations):
                 code = Code.INNER_SIGNATURE_INVALID
+            if code in _OF_STATE and not await self._reader.is_current():
+                raise Problem(
+                    503,
+                    "behind",
+                    "this member has begun to lead and has not applied everything yet",
+                    next_step="send the same bytes again",
+                    retry_after_ms=100,
+                )
             if code is not Code.OK:
                 raise refused(code, index)
         return parsed

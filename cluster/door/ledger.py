@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from vcp_cluster.cluster.door.peers import wall_ms
 from vcp_cluster.cluster.door.problems import unavailable
@@ -70,8 +71,15 @@ class LinkReader:
 
     async def is_leader(self) -> bool:
         """Whether this member leads now."""
+        return bool((await self._status())["role"] == "leader")
+
+    async def is_current(self) -> bool:
+        """Whether this member leads and has applied all that was committed before its term."""
+        return bool((await self._status())["is_current"])
+
+    async def _status(self) -> dict[str, Any]:
         try:
-            return bool((await self._link.status())["role"] == "leader")
+            return await self._link.status()
         except LinkError as error:
             raise unavailable(str(error)) from None
 

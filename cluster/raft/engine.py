@@ -204,6 +204,17 @@ class RaftEngine(SyncObj):  # type: ignore[misc]  # the library has no types
         return self.role == "leader"
 
     @property
+    def is_current(self) -> bool:
+        """Whether this member leads and has applied an entry of its own term.
+
+        Only then does its state hold everything that was committed before its term began.
+        """
+        index = self._machine.raft_index
+        if not self.is_leader or not 0 < index <= self._journal.last_index:
+            return False
+        return bool(self._journal.entry(index)[2] == self.raftCurrentTerm)
+
+    @property
     def leader_address(self) -> str | None:
         """Address of the last known leader of the current term."""
         leader = self._getLeader()

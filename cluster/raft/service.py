@@ -171,6 +171,7 @@ class RaftService:
             **self._machine.status(),
             "name": self._name,
             "role": engine.role,
+            "is_current": engine.is_current,
             "leader": self._leader_name(),
             "term": int(engine.raftCurrentTerm),
             "raft_index": self._machine.raft_index,
