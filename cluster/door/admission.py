@@ -40,6 +40,19 @@ _OF_STATE = (Code.ACCOUNT_NOT_FOUND, Code.KEY_NOT_AUTHORISED)
 _INLINE_SIGNATURES_MAX = 2
 
 
+class NotCurrent(Problem):
+    """This member cannot judge: it does not lead, or has not applied everything yet."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            503,
+            "behind",
+            "this member has begun to lead and has not applied everything yet",
+            next_step="send the same bytes again",
+            retry_after_ms=100,
+        )
+
+
 class Admission:
     """Checks requests of transactions. One for each door process."""
 
@@ -61,13 +74,7 @@ class Admission:
             if code is Code.OK and not all(check.operations):
                 code = Code.INNER_SIGNATURE_INVALID
             if code in _OF_STATE and not await self._reader.is_current():
-                raise Problem(
-                    503,
-                    "behind",
-                    "this member has begun to lead and has not applied everything yet",
-                    next_step="send the same bytes again",
-                    retry_after_ms=100,
-                )
+                raise NotCurrent
             if code is not Code.OK:
                 raise refused(code, index)
         return parsed

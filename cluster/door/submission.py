@@ -10,7 +10,7 @@ import httpx2
 import msgspec
 
 from vcp_cluster.cluster.addresses import http_url
-from vcp_cluster.cluster.door.admission import Admission
+from vcp_cluster.cluster.door.admission import Admission, NotCurrent
 from vcp_cluster.cluster.door.problems import Problem, no_leader, unavailable, unknown
 from vcp_cluster.cluster.link import Busy, LinkClosed, NotLeader, RaftLink, Refusal, Unknown
 from vcp_cluster.ledger.encoding import decode_stored
@@ -55,7 +55,13 @@ class Submission:
     async def _submit_here(
         self, transactions: Sequence[bytes], wait_s: float
     ) -> list[TransactionReceipt]:
-        await self._admission.admit(transactions)
+        try:
+            await self._admission.admit(transactions)
+        except NotCurrent:
+            status = await self._link.status()
+            if status["role"] != "leader":
+                raise NotLeader("this member does not lead", status["leader"]) from None
+            raise
         try:
             receipts = await self._link.submit(transactions, wait_s)
         except Busy as error:
