@@ -8,9 +8,12 @@ no trace: nothing of the request is taken, and the transaction may be sent again
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import msgspec
+
+from vcp_cluster.cluster.clock import wall_ms
 from vcp_cluster.cluster.door.context import Reader, ReadSet
 from vcp_cluster.cluster.door.problems import Problem, bad_request, refused
 from vcp_cluster.ledger import schema
@@ -56,8 +59,9 @@ class NotCurrent(Problem):
 class Admission:
     """Checks requests of transactions. One for each door process."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: Reader, *, now_ms: Callable[[], int] = wall_ms) -> None:
         self._reader = reader
+        self._now_ms = now_ms
         self._threads = ThreadPoolExecutor(VERIFY_THREADS, thread_name_prefix="verify")
 
     def close(self) -> None:
@@ -96,7 +100,9 @@ class Admission:
         values = await self._reader.get(*keys)
         view = ReadSet(dict(zip(keys, values, strict=True)))
         state = State(Overlay(view), self._reader.genesis)
-        return state, state.get_head()
+        head = state.get_head()
+        # Ledger time stands still while nothing happens; the entry will carry the clock's.
+        return state, msgspec.structs.replace(head, time_ms=max(head.time_ms, self._now_ms()))
 
 
 def _verify_all(parsed: Sequence[ParsedTransaction]) -> list[SignatureCheck]:

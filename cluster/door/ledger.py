@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from vcp_cluster.cluster.door.peers import wall_ms
+from vcp_cluster.cluster.clock import wall_ms
 from vcp_cluster.cluster.door.problems import unavailable
 from vcp_cluster.cluster.door.submission import Submission, submit_until
 from vcp_cluster.cluster.errors import InvalidTransaction

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -22,6 +21,7 @@ import httpx2
 import msgspec
 
 from vcp_cluster.cluster.addresses import http_url
+from vcp_cluster.cluster.clock import wall_ms
 from vcp_cluster.cluster.door.problems import Problem
 from vcp_cluster.cluster.door.submission import FORWARDED_HEADER
 from vcp_cluster.ledger.commitments import Attestation, blob_message
@@ -59,11 +59,6 @@ class Credentials:
     key: bytes
     time_ms: int
     signature: bytes
-
-
-def wall_ms() -> int:
-    """Unix time in milliseconds."""
-    return time.time_ns() // 1_000_000
 
 
 def unauthorised(what: str) -> Problem:

@@ -9,6 +9,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from vcp_cluster.cluster.anchors.notary import CosignRefused, NotaryKeeper
+from vcp_cluster.cluster.clock import wall_ms
 from vcp_cluster.cluster.door.app import (
     decode_json,
     guarded_route,
@@ -17,12 +18,7 @@ from vcp_cluster.cluster.door.app import (
     read_json,
 )
 from vcp_cluster.cluster.door.blobs import BlobService
-from vcp_cluster.cluster.door.peers import (
-    ACCOUNT_HEADER,
-    check_request,
-    read_credentials,
-    wall_ms,
-)
+from vcp_cluster.cluster.door.peers import ACCOUNT_HEADER, check_request, read_credentials
 from vcp_cluster.cluster.door.problems import Problem, bad_request, not_found
 from vcp_cluster.cluster.door.sessions import PROBE_BYTES, Sessions
 from vcp_cluster.cluster.door.submission import FORWARDED_HEADER

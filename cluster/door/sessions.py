@@ -24,10 +24,11 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from vcp_cluster.cluster.clock import wall_ms
 from vcp_cluster.cluster.door.assignments import AssignmentWatch, NodeView, read_node
 from vcp_cluster.cluster.door.context import Ledger
 from vcp_cluster.cluster.door.documents import format_time
-from vcp_cluster.cluster.door.peers import check_time, unauthorised, wall_ms
+from vcp_cluster.cluster.door.peers import check_time, unauthorised
 from vcp_cluster.cluster.door.problems import Problem, bad_request, not_found
 from vcp_cluster.cluster.door.reports import Reporter, is_report_due
 from vcp_cluster.cluster.door.session_files import SessionFiles, SessionRecord
