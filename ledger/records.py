@@ -126,6 +126,7 @@ class AssignmentOutcome(enum.IntEnum):
     FAILED = 4
     MISSED = 5
     RELEASED = 6
+    VOID = 7
 
 
 class Assignment(Record, frozen=True):
@@ -171,13 +172,17 @@ class Task(Record, frozen=True):
 
 
 class ProofStatus(enum.IntEnum):
-    """States of a proof. COMMITTED waits for the draw of the next entry."""
+    """States of a proof. COMMITTED waits for the draw of the next entry.
+
+    VOID: all members gave a verdict and no majority of them agreed. Nobody is paid or blamed.
+    """
 
     COMMITTED = 0
     AUDITED_BY_ONE = 1
     AUDITED_BY_ALL = 2
     ACCEPTED = 3
     REJECTED = 4
+    VOID = 5
 
 
 class RecordedVerdict(Record, frozen=True):

@@ -10,7 +10,8 @@ State, hashed into the state root:
     l index8                 LogLeaf            t task                  Task
     L                        LogState
 
-Indexes, which can be rebuilt from the state and stay outside the root (they start with `~`):
+Indexes, which decide nothing that the state does not say, and stay outside the root (they start
+with `~`). All but `~e`, `~r` and the times in `~b` can be rebuilt from state and envelopes:
 
     ~a node task             the node runs the task             ~N                  number of slots
     ~c kind1 class1          how many tasks, nodes of a class

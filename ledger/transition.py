@@ -234,16 +234,19 @@ def _process_assignments(state: State, head: Head, root: bytes) -> bool:
         return False
     limit = state.genesis.parameters.assignments_per_entry_max
     queue = list(islice(state.overlay.iterate(schema.OPEN_TASK), limit + 1))
-    has_assigned = False
-    for key, _ in queue[:limit]:
+    is_crowded, has_assigned = len(queue) > limit, False
+    for number, (key, _) in enumerate(queue[:limit]):
         identity = key[-32:]
         task = state.get_task(identity)
         assert task is not None, "the queue names tasks"
-        has_assigned |= tasks.assign(state, identity, task, head=head, root=root)
+        if tasks.assign(state, identity, task, head=head, root=root):
+            has_assigned = True
+        elif is_crowded:
+            tasks.requeue(state, identity, task, head=head, number=number)
         if selection.total_weight(state.overlay) == 0:
             return False
     # Tasks that none of the present nodes may take are no reason for another entry at once.
-    return has_assigned and len(queue) > limit
+    return has_assigned and is_crowded
 
 
 def is_due(view: View, now_ms: int) -> bool:
@@ -320,8 +323,11 @@ def _process_transaction(
         code, operation = Code.TOO_MANY_OPERATIONS, 0
     else:
         code, operation = _run_operations(state, parsed, check, position, head, root)
-    # A stranger's failed registration is not remembered: it would be memory for nothing.
-    is_remembered = state.get_account(envelope.account) is not None
+    # A stranger's failed registration is not remembered: it would be memory for nothing. Nor is a
+    # lack of cosignatures, which are outside the id: whoever relays a transaction can strip them.
+    is_remembered = (
+        code is not Code.NOT_GOVERNANCE and state.get_account(envelope.account) is not None
+    )
     return _Outcome(code, operation, tx_id, envelope, is_remembered=is_remembered)
 
 
@@ -373,6 +379,8 @@ def _record(
         )
     index = _append_to_log(state, data, outcome, position, head)
     envelope = outcome.envelope
+    if envelope is not None:
+        state.overlay.put(schema.TRANSACTION + outcome.tx_id, schema.u64(index))
     if outcome.is_remembered and envelope is not None:
         key = schema.nonce_key(envelope.account, envelope.nonce)
         record = NonceRecord(
@@ -389,7 +397,6 @@ def _record(
             schema.nonce_expiry_key(envelope.valid_until_ms, envelope.account, envelope.nonce),
             b"\x01",
         )
-        state.overlay.put(schema.TRANSACTION + outcome.tx_id, schema.u64(index))
     return TransactionReceipt(
         RECORD_VERSION,
         outcome.tx_id,

@@ -16,7 +16,7 @@ from vcp_cluster.ledger.encoding import Malformed, decode, encode
 from vcp_cluster.ledger.genesis import Parameters
 from vcp_cluster.ledger.merkle import RFC9162, root_of
 from vcp_cluster.ledger.nodes import compute_health
-from vcp_cluster.ledger.operations import RegisterNode, SubmitTask
+from vcp_cluster.ledger.operations import SubmitTask
 from vcp_cluster.ledger.records import (
     Account,
     Head,
@@ -175,18 +175,9 @@ def _log(view: View) -> Index:
             for key in _task_keys(leaf, parsed.envelope, parsed.tx_id):
                 index[key] = PRESENT
         key = schema.TRANSACTION + parsed.tx_id
-        # A failed registration is remembered only if its sender had an account at that time, which
-        # the present records do not tell.
-        is_kept = not is_failed_registration(leaf, parsed.envelope) or view.get(key) is not None
-        if (leaf.code == Code.OK or leaf.code > Code.NONCE_REUSED) and is_kept:
+        if leaf.code == Code.OK or leaf.code > Code.NONCE_REUSED:
             index[key] = number
     return index
-
-
-def is_failed_registration(leaf: LogLeaf, envelope: Envelope) -> bool:
-    """Whether a stranger may have sent this: one operation, RegisterNode, and rejected."""
-    operations = envelope.operations
-    return leaf.code != 0 and len(operations) == 1 and isinstance(operations[0], RegisterNode)
 
 
 def _task_keys(leaf: LogLeaf, envelope: Envelope, tx_id: bytes) -> Iterator[bytes]:

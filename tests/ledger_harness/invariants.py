@@ -103,17 +103,18 @@ def check_nodes(view: View, tasks: dict[bytes, Task]) -> None:
         task.assignments[-1].node for task in tasks.values() if task.status == TaskStatus.ASSIGNED
     )
     proofs = [decode(Proof, value) for _, value in records(view, schema.PROOF)]
-    decided = (ProofStatus.ACCEPTED, ProofStatus.REJECTED)
+    decided = (ProofStatus.ACCEPTED, ProofStatus.REJECTED, ProofStatus.VOID)
     undecided = Counter(p.commitment.node for p in proofs if p.status not in decided)
     submitted = Counter(p.commitment.node for p in proofs)
     accepted = Counter(p.commitment.node for p in proofs if p.status == ProofStatus.ACCEPTED)
+    void = Counter(p.commitment.node for p in proofs if p.status == ProofStatus.VOID)
     for identity, value in records(view, schema.NODE):
         node = decode(Node, value)
         assert node.running == running[identity] <= node.capacity
         assert node.undecided == undecided[identity]
         assert node.proofs == submitted[identity]
         assert node.accepted == accepted[identity]
-        assert node.rejected == node.proofs - node.accepted - node.undecided
+        assert node.rejected == node.proofs - node.accepted - node.undecided - void[identity]
     proven = sum(task.status == TaskStatus.PROVEN for task in tasks.values())
     assert proven == undecided.total()
 
