@@ -83,7 +83,7 @@ def write_certificates(
     days = CERTIFICATE_DAYS if days is None else days
     seed = secrets.token_bytes(SEED_BYTES)
     try:
-        authority = make_authority(compute_chain_id(genesis), seed, now=now, days=days)
+        authority = make_authority(compute_chain_id(genesis), seed, now=now)
         files = {
             name: make_tls(authority, members[name], member_seed, now=now, days=days)
             for name, member_seed in seeds.items()

@@ -40,8 +40,9 @@ from vcp_cluster.ledger.encoding import encode
 from vcp_cluster.ledger.keys import is_signed, sign
 
 CERTIFICATE_DAYS = 1826
-"""Five years. The CA lives four times as long as the certificates that it is made with."""
-AUTHORITY_LIFETIMES = 4
+"""Five years."""
+AUTHORITY_DAYS = 7305
+"""Twenty years: a new CA has to be brought to every member."""
 CERTIFICATE_DAYS_MAX = 3652
 
 BINDING_OID: Final = x509.ObjectIdentifier(f"2.25.{0x53862006_DDE8_5D4D_BAE4_FC40D8DE713E}")
@@ -75,14 +76,8 @@ class Authority:
     certificate: x509.Certificate
 
 
-def make_authority(
-    chain_id: bytes, seed: bytes, *, now: datetime, days: int = CERTIFICATE_DAYS
-) -> Authority:
-    """A new CA; its certificate lives `AUTHORITY_LIFETIMES` times `days`.
-
-    Raises `CertificateError` when `days` is not from 1 to `CERTIFICATE_DAYS_MAX`.
-    """
-    _check_days(days)
+def make_authority(chain_id: bytes, seed: bytes, *, now: datetime) -> Authority:
+    """A new CA, valid for `AUTHORITY_DAYS`."""
     key = Ed25519PrivateKey.from_private_bytes(seed)
     name = _subject(chain_id, "vcp-cluster CA")
     certificate = (
@@ -92,7 +87,7 @@ def make_authority(
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - _EARLIER)
-        .not_valid_after(now + timedelta(days=AUTHORITY_LIFETIMES * days))
+        .not_valid_after(now + timedelta(days=AUTHORITY_DAYS))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_key_usage(is_authority=True), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
