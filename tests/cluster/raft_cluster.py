@@ -53,12 +53,18 @@ class Cluster:
         self.root = root
         self.members = dict(zip(names, free_addresses(len(names)), strict=True))
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.is_pickle_poisoned = False
         self.authority = make_authority(TOY_CHAIN_ID, bytes(32), now=utc_now())
 
     def start(self, *names: str) -> None:
         for name in names or self.members:
             self.certify(name)
-            config = {"name": name, "root": str(self.root), "members": self.members}
+            config = {
+                "name": name,
+                "root": str(self.root),
+                "members": self.members,
+                "is_pickle_poisoned": self.is_pickle_poisoned,
+            }
             with (self.root / f"{name}.log").open("ab") as log:
                 self.processes[name] = subprocess.Popen(
                     [sys.executable, str(TOY), json.dumps(config)], stderr=log

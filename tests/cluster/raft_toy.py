@@ -8,9 +8,12 @@ prefix `keep:X`, `poison` makes `apply` raise.
 
 from __future__ import annotations
 
+import _pickle
 import ctypes
 import json
 import logging
+import os
+import pickle  # noqa: TID251  # to poison it
 import signal
 import struct
 import sys
@@ -30,6 +33,7 @@ from vcp_cluster.ledger.keys import hash_content, public_key
 
 TOY_CHAIN_ID = bytes(range(16))
 PR_SET_PDEATHSIG = 1
+PICKLE_EXIT = 77
 _STATE = struct.Struct(">QQQ32s")
 
 
@@ -109,11 +113,28 @@ def toy_credentials(root: Path, name: str, members: dict[str, str]) -> Credentia
     )
 
 
+def poison_pickle() -> None:
+    """End the process, with a code of its own, when anything loads a pickle by whatever way."""
+
+    def refuse(*_: object, **__: object) -> None:
+        os.write(2, b"a pickle was loaded\n")
+        os._exit(PICKLE_EXIT)
+
+    for module in (pickle, _pickle):
+        for name in ("load", "loads", "Unpickler"):
+            setattr(module, name, refuse)
+    for name in ("_load", "_loads", "_Unpickler"):
+        setattr(pickle, name, refuse)
+    sys.addaudithook(lambda event, _: refuse() if event == "pickle.find_class" else None)
+
+
 def main() -> int:
     """Run one member; it dies with the process that started it."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     config = json.loads(sys.argv[1])
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    if config["is_pickle_poisoned"]:
+        poison_pickle()
     directory = Path(config["root"]) / config["name"]
     return run_raft_process(
         name=config["name"],

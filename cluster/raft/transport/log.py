@@ -15,7 +15,7 @@ class RationedLog:
         self._logger = logger
         self._kinds: dict[str, tuple[float, int, str]] = {}
 
-    def warn(self, kind: str, message: str, now_s: float) -> None:
+    def report(self, kind: str, message: str, now_s: float) -> None:
         """Log `message` unless one of the same `kind` was logged a short while ago."""
         started_s, held_back, _ = self._kinds.get(kind, (float("-inf"), 0, ""))
         if now_s - started_s < WINDOW_S:

@@ -223,7 +223,7 @@ class MemberTransport(Transport):  # type: ignore[misc]  # the library has no ty
                 channel = Channel.connect(family, target, address, context, identity)
             except (OSError, LinkFailed) as error:
                 self._dial_again_s[address] = now_s + DIAL_AGAIN_S
-                self._members_log.warn(
+                self._members_log.report(
                     f"{address} {error}", f"member {identity.name} at {address}: {error}", now_s
                 )
                 continue
@@ -389,7 +389,7 @@ class MemberTransport(Transport):  # type: ignore[misc]  # the library has no ty
             self._log_stranger(reason, channel.where)
             return
         what = "lost" if was_open else "no connection with"
-        self._members_log.warn(
+        self._members_log.report(
             f"{member.name} {reason}",
             f"{what} member {member.name} at {channel.where}: {reason}",
             time.monotonic(),
@@ -411,7 +411,7 @@ class MemberTransport(Transport):  # type: ignore[misc]  # the library has no ty
 
     def _log_stranger(self, reason: str, where: str) -> None:
         message = f"refused a connection from {where}: {reason}" if where else reason
-        self._strangers_log.warn(f"{where} {reason}", message, time.monotonic())
+        self._strangers_log.report(f"{where} {reason}", message, time.monotonic())
 
 
 _PING = encode_frame(Ping())
