@@ -183,6 +183,7 @@ class RaftEngine(SyncObj):  # type: ignore[misc]  # the library has no types
         self._guard = AppendGuard(journal)
         self._peer_ids = frozenset(peers)
         self._sent = (0, 0)
+        self._votes: tuple[int, frozenset[str]] = (0, frozenset())
         if machine.raft_index == 0:
             machine.skip(1)  # Every log begins with a no-op that the library takes as applied.
         syncobj.createJournal = lambda journal: journal
@@ -299,7 +300,7 @@ class RaftEngine(SyncObj):  # type: ignore[misc]  # the library has no types
         """Let through the four messages of Raft from members, append_entries corrected.
 
         What an older term said is dropped, whatever it is. So is an acknowledgement of a term that
-        is not this one, or of entries that were never sent.
+        is not this one, or of entries that were never sent, and the second vote of a member.
         """
         if node.id not in self._peer_ids or message["type"] not in _ACCEPTED:
             return
@@ -309,6 +310,8 @@ class RaftEngine(SyncObj):  # type: ignore[misc]  # the library has no types
         if message["type"] == "next_node_idx" and (
             message["term"] != term or message["next_node_idx"] > self._journal.last_index + 1
         ):
+            return
+        if message["type"] == "response_vote" and not self._is_first_vote(node.id, term):
             return
         if message["type"] != "append_entries":
             SyncObj._SyncObj__onMessageReceived(self, node, message)
@@ -324,6 +327,14 @@ class RaftEngine(SyncObj):  # type: ignore[misc]  # the library has no types
                 nextNodeIdx=decision.answer.next_index,
                 success=decision.answer.success,
             )
+
+    def _is_first_vote(self, node_id: str, term: int) -> bool:
+        """Note a vote; the library would count one that comes twice as two."""
+        voted_term, voters = self._votes
+        if voted_term != term:
+            voters = frozenset()
+        self._votes = (term, voters | {node_id})
+        return node_id not in voters
 
     def _SyncObj__sendNextNodeIdx(
         self, node: Any, reset: bool = False, nextNodeIdx: int | None = None, success: bool = False

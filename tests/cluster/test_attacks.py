@@ -305,6 +305,27 @@ def test_stale_and_invented_acknowledgements_commit_nothing(tmp_path: Path) -> N
         asyncio.run(scenario(cluster))
 
 
+def test_a_vote_counts_once(tmp_path: Path) -> None:
+    """Two of five is no majority, however often the second says so."""
+
+    async def scenario(cluster: Cluster) -> None:
+        async with cluster.link("a") as link:
+            with as_member_c(cluster) as peer:
+                campaigns = 0
+                while campaigns < 2:
+                    message = peer.receive()
+                    assert not isinstance(message, Append), "it leads"
+                    if isinstance(message, Campaign):
+                        campaigns += 1
+                        for _ in range(4):
+                            peer.send(Vote(message.term))
+                        peer.send(Ping())
+                assert (await link.status())["role"] == "candidate"
+
+    with running_cluster(tmp_path, "abcde", start="a") as cluster:
+        asyncio.run(scenario(cluster))
+
+
 # Many, slow and for ever
 
 

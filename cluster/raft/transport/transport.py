@@ -6,12 +6,13 @@ member, whose other end may be long gone. Everything runs in the thread that tic
 the library's poller; nothing here waits.
 
 Strangers cost little: so many connections may be without an identity at a time, each for so long,
-and so many are taken in a second. A peer that does not read is not fed beyond `FEED_BYTES_MAX`
+and so many are taken in a second (`listener.py`). A peer that does not read is not fed beyond `FEED_BYTES_MAX`
 (`is_full`), and is dropped when it stands still.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import time
@@ -23,8 +24,9 @@ from pysyncobj.poller import POLL_EVENT_TYPE
 from pysyncobj.transport import Transport, TransportNotReadyError
 
 from vcp_cluster.cluster.certificates import CertificateError, MemberIdentity
-from vcp_cluster.cluster.raft.transport.addresses import Resolver, resolve
-from vcp_cluster.cluster.raft.transport.channel import Channel, LinkFailed, explain
+from vcp_cluster.cluster.raft.transport.addresses import Resolver
+from vcp_cluster.cluster.raft.transport.channel import Channel, LinkFailed
+from vcp_cluster.cluster.raft.transport.listener import Listener
 from vcp_cluster.cluster.raft.transport.log import RationedLog
 from vcp_cluster.cluster.raft.transport.messages import (
     PROTOCOL_VERSION,
@@ -48,10 +50,6 @@ STALL_S_MAX = 3.0
 PING_AFTER_S = 0.5
 
 STRANGERS_MAX = 64
-ACCEPTS_PER_S = 100.0
-ACCEPTS_AT_ONCE = 16
-ACCEPT_PAUSE_S = 0.5
-BACKLOG = 128
 
 FEED_BYTES_MAX = 4 << 20
 QUEUE_BYTES_MAX = 16 << 20
@@ -81,10 +79,7 @@ class MemberTransport(Transport):  # type: ignore[misc]  # the library has no ty
         self._unsent: set[Channel] = set()
         self._dial_again_s: dict[str, float] = {}
         self._resolver = Resolver()
-        self._listener: socket.socket | None = None
-        self._is_listening = False
-        self._accepts = float(ACCEPTS_AT_ONCE)
-        self._listen_again_s = 0.0
+        self._listener: Listener | None = None
         self._checked_s = time.monotonic()
         self._has_room_again = False
         self._strangers_log = RationedLog(logger)
@@ -105,20 +100,14 @@ class MemberTransport(Transport):  # type: ignore[misc]  # the library has no ty
     def tryGetReady(self) -> None:
         """Bind the address; raise `TransportNotReadyError`."""
         try:
-            family, target = resolve(self._address)
-            listener = socket.socket(family, socket.SOCK_STREAM)
-            try:
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                listener.bind(target)
-                listener.listen(BACKLOG)
-                listener.setblocking(False)
-            except OSError:
-                listener.close()
-                raise
+            self._listener = Listener(
+                self._address,
+                self._poller,
+                on_connection=self._greet,
+                on_problem=lambda message: self._log_stranger(message, ""),
+            )
         except OSError as error:
             raise TransportNotReadyError(str(error)) from error
-        self._listener = listener
-        self._listen()
 
     def send(self, node: Node, message: dict[str, Any]) -> bool:
         """Queue a message of the library; it leaves at the end of the tick.
@@ -148,12 +137,12 @@ class MemberTransport(Transport):  # type: ignore[misc]  # the library has no ty
 
     def destroy(self) -> None:
         """Send what can be sent and close everything."""
-        for channel in [*self._open.values()]:
-            self._attempt(channel, channel.flush)
+        for channel in list(self._open.values()):
+            with contextlib.suppress(LinkFailed):
+                channel.flush()
         for channel in [*self._open.values(), *self._dialled.values(), *self._strangers]:
             self._forget(channel)
         if self._listener is not None:
-            self._pause_listening()
             self._listener.close()
 
     # --- time -----------------------------------------------------------------------------------
@@ -174,7 +163,8 @@ class MemberTransport(Transport):  # type: ignore[misc]  # the library has no ty
         self._doomed.clear()
         for channel in [*self._open.values(), *self._dialled.values(), *self._strangers]:
             self._check_timers(channel, step_s)
-        self._check_listener(now_s, step_s)
+        if self._listener is not None:
+            self._listener.check(now_s, step_s)
         self._security.refresh(now_s)
         self._dial(now_s)
         self._strangers_log.flush(now_s)
@@ -230,53 +220,18 @@ class MemberTransport(Transport):  # type: ignore[misc]  # the library has no ty
             self._dialled[address] = channel
             self._watch(channel)
 
-    def _listen(self) -> None:
-        assert self._listener is not None
-        self._is_listening = True
-        self._poller.subscribe(self._listener.fileno(), self._accept, _READ)
-
-    def _pause_listening(self) -> None:
-        if self._is_listening and self._listener is not None:
-            self._is_listening = False
-            self._poller.unsubscribe(self._listener.fileno())
-
-    def _check_listener(self, now_s: float, step_s: float) -> None:
-        self._accepts = min(ACCEPTS_AT_ONCE, self._accepts + ACCEPTS_PER_S * step_s)
-        if not self._is_listening and now_s >= self._listen_again_s and self._accepts >= 1:
-            self._listen()
-
-    def _accept(self, _descriptor: int, _events: int) -> None:
-        """Take waiting connections, so many in a second; the others wait in the kernel."""
-        assert self._listener is not None
-        while self._is_listening:
-            if self._accepts < 1:
-                self._pause_listening()
-                return
-            try:
-                peer, source = self._listener.accept()
-            except BlockingIOError:
-                return
-            except ConnectionError:
-                continue  # It went away while it waited.
-            except OSError as error:
-                # No descriptor to spare, most likely. The poller would report the same connection
-                # again at once, and for ever.
-                self._pause_listening()
-                self._listen_again_s = time.monotonic() + ACCEPT_PAUSE_S
-                self._log_stranger(f"cannot take connections: {explain(error)}", "")
-                return
-            self._accepts -= 1
-            host = str(source[0])
-            if len(self._strangers) >= STRANGERS_MAX:
-                oldest = next(iter(self._strangers))
-                self._drop(oldest, f"more than {STRANGERS_MAX} connections without an identity")
-            try:
-                channel = Channel.accept(peer, host, self._security.server_context)
-            except LinkFailed as failure:
-                self._log_stranger(str(failure), host)
-                continue
-            self._strangers[channel] = None
-            self._watch(channel)
+    def _greet(self, peer: socket.socket, host: str) -> None:
+        """Begin with a connection of somebody unknown; the oldest such makes room for it."""
+        if len(self._strangers) >= STRANGERS_MAX:
+            oldest = next(iter(self._strangers))
+            self._drop(oldest, f"more than {STRANGERS_MAX} connections without an identity")
+        try:
+            channel = Channel.accept(peer, host, self._security.server_context)
+        except LinkFailed as failure:
+            self._log_stranger(str(failure), host)
+            return
+        self._strangers[channel] = None
+        self._watch(channel)
 
     # --- one connection -------------------------------------------------------------------------
 
@@ -357,19 +312,13 @@ class MemberTransport(Transport):  # type: ignore[misc]  # the library has no ty
 
     def _flush(self, channel: Channel) -> None:
         was_full = channel.queued_bytes >= FEED_BYTES_MAX
-        if not self._attempt(channel, channel.flush):
+        try:
+            channel.flush()
+        except LinkFailed as failure:
+            self._drop(channel, str(failure))
             return
         self._has_room_again |= was_full and channel.queued_bytes < FEED_BYTES_MAX
         self._watch(channel)
-
-    def _attempt(self, channel: Channel, action: Any) -> bool:
-        """Run an action of a channel; drop the channel if it fails."""
-        try:
-            action()
-        except LinkFailed as failure:
-            self._drop(channel, str(failure))
-            return False
-        return True
 
     def _watch(self, channel: Channel) -> None:
         mask = _READ | _ERROR | (_WRITE if channel.wants_write else 0)
