@@ -202,6 +202,46 @@ def rotate(
     )
 
 
+@cert.command(
+    "replace-ca",
+    examples=(
+        "vcp-cluster cert replace-ca --ca paris",
+        "vcp-cluster cert replace-ca --ca paris --json",
+    ),
+)
+@click.option(
+    "--ca",
+    "authority",
+    type=PATH,
+    required=True,
+    metavar="DIR",
+    help="The directory that `init` made, with ca.key.",
+)
+@offline
+def replace_ca(output: Output, authority: Path) -> None:
+    """Replace the CA by a new one. Members believe both until the old one leaves their ca.crt.
+
+    Copy DIR/ca.crt to each member, then rotate the certificate of each, then remove the old CA.
+    """
+    from vcp_cluster.cluster.certificates import fingerprint
+    from vcp_cluster.cluster.certification import replace_authority
+    from vcp_cluster.cluster.directory import AUTHORITY_FILE
+
+    certificate = replace_authority(authority)
+    path = authority / AUTHORITY_FILE
+    output.emit(
+        {
+            "schema": "vcp/certificate/v1",
+            "name": "CA",
+            "file": str(path),
+            "fingerprint": fingerprint(certificate),
+            "not_after": _format(certificate.not_valid_after_utc),
+            "next": f"copy {path} over ca.crt of each member; then vcp-cluster cert rotate",
+        },
+        CERTIFICATE,
+    )
+
+
 def _format(moment: datetime | None) -> str | None:
     return None if moment is None else f"{moment:%Y-%m-%dT%H:%M:%S}.000Z"
 
@@ -236,7 +276,7 @@ def _certificate_page(document: Document) -> list[Part]:
         Line(f"fingerprint {document['fingerprint']}"),
     ]
     if document["next"]:
-        lines.append(Line(f"next, on its machine: {document['next']}"))
+        lines.append(Line(f"next: {document['next']}"))
     return lines
 
 

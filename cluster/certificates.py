@@ -77,9 +77,13 @@ class Authority:
 
 
 def make_authority(chain_id: bytes, seed: bytes, *, now: datetime) -> Authority:
-    """A new CA, valid for `AUTHORITY_DAYS`."""
+    """A new CA, valid for `AUTHORITY_DAYS`.
+
+    Its name has the beginning of its key: TLS tells two CAs of one cluster apart by their names.
+    """
     key = Ed25519PrivateKey.from_private_bytes(seed)
-    name = _subject(chain_id, "vcp-cluster CA")
+    number = key.public_key().public_bytes_raw().hex()[:12]
+    name = _subject(chain_id, f"vcp-cluster CA {number}")
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)

@@ -13,6 +13,7 @@ A running member takes the new file within a second or two; see `raft/transport/
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -40,6 +41,7 @@ from vcp_cluster.cluster.certificates import (
     check_issued,
     fingerprint,
     issue_certificate,
+    make_authority,
     make_request,
     private_to_pem,
     tls_public_key,
@@ -48,14 +50,17 @@ from vcp_cluster.cluster.certificates import (
 )
 from vcp_cluster.cluster.directory import (
     AUTHORITY_FILE,
+    AUTHORITY_KEY_FILE,
     GENESIS_FILE,
     MEMBER_KEY_FILE,
+    SEED_BYTES,
     TLS_FILE,
     MemberDirectory,
     load_genesis,
 )
 from vcp_cluster.cluster.errors import ConfigError
 from vcp_cluster.cluster.files import replace_file, wrong_file
+from vcp_cluster.ledger.genesis import compute_chain_id
 
 EXPIRES_SOON = timedelta(days=30)
 
@@ -138,6 +143,24 @@ def issue(authority_path: Path, name: str, request: Path | None, *, days: int) -
             str(error),
             "give other --days, or make the request again: vcp-cluster cert rotate",
         ) from None
+
+
+def replace_authority(path: Path) -> x509.Certificate:
+    """Make a new CA in the directory that `init` made; raise `ConfigError`.
+
+    The old CA's certificate stays in `ca.crt`, in front of the new one, so that members that are
+    given this file believe both. Its key is gone.
+    """
+    genesis = load_genesis(path / GENESIS_FILE)
+    present = load_authorities(path / AUTHORITY_FILE)
+    load_authority(path)
+    seed = secrets.token_bytes(SEED_BYTES)
+    certificate = make_authority(compute_chain_id(genesis), seed, now=utc_now()).certificate
+    # In this order: `ca.key` has its certificate at any moment.
+    bundle = b"".join(map(to_pem, [*present, certificate]))
+    replace_file(path / AUTHORITY_FILE, bundle, 0o644)
+    replace_file(path / AUTHORITY_KEY_FILE, f"{seed.hex()}\n".encode(), 0o600)
+    return certificate
 
 
 def replace_certificate(member: MemberDirectory, authority_path: Path, *, days: int) -> Path:

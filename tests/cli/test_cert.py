@@ -71,6 +71,14 @@ def test_request_issue_and_install_on_two_machines(cluster: Path, tmp_path: Path
     assert shown["fingerprint"] == issued["fingerprint"] and shown["status"] == "valid"
 
 
+def test_the_ca_is_replaced(cluster: Path) -> None:
+    document = read("cert", "replace-ca", "--ca", str(cluster))
+    rows = read("cert", "show", "--dir", str(cluster))["certificates"]
+    assert [row["name"] for row in rows] == ["CA", "CA", "a", "b"]
+    assert rows[1]["fingerprint"] == document["fingerprint"]
+    assert {row["status"] for row in rows} == {"valid"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -78,6 +86,7 @@ def test_request_issue_and_install_on_two_machines(cluster: Path, tmp_path: Path
         (("issue", "z", "--ca", "{dir}", "--out", "{dir}/x"), "there is no member 'z'"),
         (("issue", "a", "--ca", "{dir}/a", "--out", "{dir}/x"), "ca.key"),
         (("issue", "a", "--ca", "{dir}", "--out", "{dir}/x", "--days", "0"), "--days"),
+        (("replace-ca", "--ca", "{dir}/a"), "ca.key"),
         (("rotate", "--dir", "{dir}/client"), "member.key"),
         (("rotate", "--dir", "{dir}/a", "--ca", "{dir}/b"), "ca.key"),
         (("rotate", "--dir", "{dir}/a", "--ca", "{dir}", "--request", "x"), "only one of"),

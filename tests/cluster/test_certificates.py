@@ -317,20 +317,25 @@ def test_what_does_not_fit_changes_nothing(cluster: Path, tmp_path: Path) -> Non
 
 def test_a_ca_is_replaced_by_way_of_two(cluster: Path) -> None:
     """Both are in `ca.crt` until every member has a certificate of the new one."""
-    new = make_authority(
-        identities_of(MemberDirectory.load(cluster / "a").genesis)["a"].chain_id,
-        b"\7" * 32,
-        now=datetime.now(UTC),
-    )
-    path = cluster / "a" / "ca.crt"
-    replace_file(path, path.read_bytes() + to_pem(new.certificate), 0o644)
+    old = load_authority(cluster)
+    certification.replace_authority(cluster)
+    new = load_authority(cluster)
+    assert new.seed != old.seed and (cluster / "ca.key").stat().st_mode & 0o777 == 0o600
+    both = (cluster / "ca.crt").read_bytes()
+    assert load_authorities(cluster / "ca.crt") == [old.certificate, new.certificate]
     member = MemberDirectory.load(cluster / "a")
-    assert len(load_authorities(path)) == 2
+    with pytest.raises(ConfigError, match="not the certificate of the CA that was given"):
+        certification.replace_certificate(member, cluster, days=7)
+    replace_file(member.authority_path, both, 0o644)
     certification.check_member(member)
-    identity = identities_of(member.genesis)["a"]
-    data = make_tls(new, identity, member.seed, now=datetime.now(UTC))
-    replace_file(member.tls_path, data, 0o600)
+    certification.replace_certificate(member, cluster, days=7)
     certification.check_member(member)
+    replace_file(member.authority_path, to_pem(new.certificate), 0o644)
+    certification.check_member(member)
+    other = MemberDirectory.load(cluster / "b")
+    replace_file(other.authority_path, to_pem(new.certificate), 0o644)
+    with pytest.raises(ConfigError, match="it is not of this cluster's CA"):
+        certification.check_member(other)
 
 
 def test_the_key_of_another_ca_is_noticed(cluster: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
 from pysyncobj.node import TCPNode
 from pysyncobj.poller import createPoller
 
+from vcp_cluster.cluster.certificates import make_authority, to_pem, utc_now
 from vcp_cluster.cluster.files import replace_file
 from vcp_cluster.cluster.raft.engine import SEND_BYTES_MAX
 from vcp_cluster.cluster.raft.transport import transport as transport_module
@@ -44,7 +45,7 @@ from vcp_cluster.cluster.raft.transport.transport import (
 
 from .raft_cluster import Cluster
 from .raft_peer import Peer, client_context, dial
-from .raft_toy import toy_credentials
+from .raft_toy import TOY_CHAIN_ID, toy_credentials
 
 PATIENCE_S = 15.0
 pack = msgspec.msgpack.encode
@@ -469,6 +470,19 @@ def test_a_new_certificate_is_used_without_a_restart(
     net.run_until(lambda: bool(two.connected))
     (new,) = two.transport._open.values()
     assert new.certificate == one.security.certificate
+
+
+def test_two_members_whose_certificates_are_of_two_cas_talk(net: Net) -> None:
+    """As they do while the CA is being replaced."""
+    old = net.cluster.authority
+    new = make_authority(TOY_CHAIN_ID, b"\7" * 32, now=utc_now())
+    both = to_pem(old.certificate) + to_pem(new.certificate)
+    for name, authority in (("a", old), ("b", new)):
+        net.cluster.authority = authority
+        net.cluster.certify(name)
+        replace_file(net.cluster.root / name / "ca.crt", both, 0o644)
+    one, two = net.start("a", "b")
+    net.run_until(lambda: one.connected == ["b"] and two.connected == ["a"])
 
 
 def test_the_kernel_gives_up_on_dead_machines_as_soon_as_we_do() -> None:
