@@ -37,6 +37,7 @@ from vcp_cluster.cluster.certificates import (
     to_pem,
     utc_now,
 )
+from vcp_cluster.cluster.config_files import read_file, read_secret_file, write_new, wrong_file
 from vcp_cluster.cluster.directory import (
     AUTHORITY_FILE,
     AUTHORITY_KEY_FILE,
@@ -46,7 +47,6 @@ from vcp_cluster.cluster.directory import (
     write_seed,
 )
 from vcp_cluster.cluster.errors import ConfigError
-from vcp_cluster.cluster.files import read_file, read_secret_file, write_new, wrong_file
 from vcp_cluster.ledger.genesis import Genesis, compute_chain_id
 
 TLS_NEXT_FILE = "tls.next"

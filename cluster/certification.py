@@ -48,6 +48,7 @@ from vcp_cluster.cluster.certificates import (
     to_pem,
     utc_now,
 )
+from vcp_cluster.cluster.config_files import replace_file, wrong_file
 from vcp_cluster.cluster.directory import (
     AUTHORITY_FILE,
     AUTHORITY_KEY_FILE,
@@ -59,7 +60,6 @@ from vcp_cluster.cluster.directory import (
     load_genesis,
 )
 from vcp_cluster.cluster.errors import ConfigError
-from vcp_cluster.cluster.files import replace_file, wrong_file
 from vcp_cluster.ledger.genesis import compute_chain_id
 
 EXPIRES_SOON = timedelta(days=30)

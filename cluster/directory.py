@@ -28,8 +28,8 @@ from functools import cached_property
 from pathlib import Path
 
 from vcp_cluster.cluster.addresses import NATIVE_OFFSET, http_url, split_address
+from vcp_cluster.cluster.config_files import read_file, read_secret_file, write_new, wrong_file
 from vcp_cluster.cluster.errors import ConfigError
-from vcp_cluster.cluster.files import read_file, read_secret_file, write_new, wrong_file
 from vcp_cluster.ledger.encoding import Malformed, encode
 from vcp_cluster.ledger.genesis import (
     UNITS_PER_VCP,

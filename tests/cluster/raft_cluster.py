@@ -19,8 +19,8 @@ from blake3 import blake3
 
 from vcp_cluster.cluster.certificate_files import make_tls
 from vcp_cluster.cluster.certificates import make_authority, to_pem, utc_now
+from vcp_cluster.cluster.config_files import replace_file
 from vcp_cluster.cluster.directory import AUTHORITY_FILE, TLS_FILE
-from vcp_cluster.cluster.files import replace_file
 from vcp_cluster.cluster.link import LinkClosed, LinkError, RaftLink
 
 from .raft_toy import TOY_CHAIN_ID, toy_identity, toy_seed

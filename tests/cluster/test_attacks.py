@@ -35,7 +35,7 @@ from vcp_cluster.cluster.certificates import (
     to_pem,
     utc_now,
 )
-from vcp_cluster.cluster.files import replace_file
+from vcp_cluster.cluster.config_files import replace_file
 from vcp_cluster.cluster.link import LinkError, NotLeader, Unknown
 from vcp_cluster.cluster.raft import engine
 from vcp_cluster.cluster.raft.transport.messages import (

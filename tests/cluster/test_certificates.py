@@ -34,9 +34,9 @@ from vcp_cluster.cluster.certificates import (
     tls_public_key,
     to_pem,
 )
+from vcp_cluster.cluster.config_files import replace_file
 from vcp_cluster.cluster.directory import MemberDirectory, initialise, load_seed
 from vcp_cluster.cluster.errors import ConfigError
-from vcp_cluster.cluster.files import replace_file
 from vcp_cluster.ledger.keys import public_key
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)

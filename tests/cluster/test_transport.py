@@ -18,7 +18,7 @@ from pysyncobj.node import TCPNode
 from pysyncobj.poller import createPoller
 
 from vcp_cluster.cluster.certificates import make_authority, to_pem, utc_now
-from vcp_cluster.cluster.files import replace_file
+from vcp_cluster.cluster.config_files import replace_file
 from vcp_cluster.cluster.raft.engine import SEND_BYTES_MAX
 from vcp_cluster.cluster.raft.transport import transport as transport_module
 from vcp_cluster.cluster.raft.transport.addresses import Resolver

@@ -29,8 +29,8 @@ from vcp_cluster.cluster.certificates import (
     claimed_member,
     fingerprint,
 )
+from vcp_cluster.cluster.config_files import wrong_file
 from vcp_cluster.cluster.errors import ConfigError
-from vcp_cluster.cluster.files import wrong_file
 
 RELOAD_S = 1.0
 EXPIRES_SOON = timedelta(days=30)
