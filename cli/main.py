@@ -22,6 +22,7 @@ COMMANDS = {
     "dev": Entry("vcp_cluster.cli.dev:dev", "Keep a cluster up on this machine until Ctrl-C."),
     "init": Entry("vcp_cluster.cli.init:init", "Make the directories of a new cluster."),
     "join": Entry("vcp_cluster.cli.join:join", "Run a member of a cluster."),
+    "cert": Entry("vcp_cluster.cli.cert:cert", "Show, issue and replace members' certificates."),
     "status": Entry("vcp_cluster.cli.status:status", "Show members, heights, roots and counts."),
     "worker": Entry("vcp_cluster.cli.worker:worker", "Run tasks on this machine for pay."),
     "task": Entry("vcp_cluster.cli.task:task", "Submit tasks, follow them, fetch outputs."),

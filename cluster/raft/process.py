@@ -16,6 +16,7 @@ from vcp_cluster.cluster.raft.journal import Journal, JournalError
 from vcp_cluster.cluster.raft.machine import StateMachine
 from vcp_cluster.cluster.raft.server import SocketError
 from vcp_cluster.cluster.raft.service import RaftService
+from vcp_cluster.cluster.raft.transport.security import Credentials
 
 TICK_S = 0.05
 """Longest wait for messages; timers are looked at this often. Messages end the wait."""
@@ -38,7 +39,7 @@ def run_raft_process(
     name: str,
     address: str,
     peers: Mapping[str, str],
-    secret: bytes,
+    credentials: Credentials,
     journal_path: Path,
     socket_path: Path,
     machine: StateMachine,
@@ -46,8 +47,8 @@ def run_raft_process(
 ) -> int:
     """Run member `name` at `address` (HOST:PORT) until SIGTERM, SIGINT or the method `stop`.
 
-    `peers` maps member names to addresses; the member itself may be among them. `secret` is what
-    the members share. `clock_ms` stamps entries. The machine is closed at the end in any case.
+    `peers` maps member names to addresses; the member itself may be among them. `credentials`
+    say who they are. `clock_ms` stamps entries. The machine is closed at the end in any case.
 
     Returns the exit code: 0 after an orderly stop, 1 when the member cannot start (the reason is
     logged as an error). A defect, or a disk that fails, ends the process at once with code 70.
@@ -59,7 +60,7 @@ def run_raft_process(
             name=name,
             address=address,
             peers={other: peer for other, peer in peers.items() if other != name},
-            secret=secret,
+            credentials=credentials,
             journal=journal,
             socket_path=socket_path,
             machine=machine,
