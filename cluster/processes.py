@@ -42,8 +42,8 @@ def interrupts_deferred() -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-        for number in taken[:1]:
-            signal.raise_signal(number)
+        if taken:
+            signal.raise_signal(taken[0])
 
 
 def following_environment() -> dict[str, str]:
