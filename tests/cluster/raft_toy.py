@@ -32,6 +32,8 @@ _STATE = struct.Struct(">QQQ32s")
 class ToyMachine:
     """Counts how often each transaction was applied: key 't' + digest, value the heights."""
 
+    chain_id = b"toys of the test"
+
     def __init__(self, store: Store) -> None:
         self.view = store
         state = store.get(b"state") or _STATE.pack(0, 0, 0, bytes(32))
@@ -40,6 +42,14 @@ class ToyMachine:
     @property
     def raft_index(self) -> int:
         return self.view.raft_index
+
+    @property
+    def known_index(self) -> int:
+        return self.view.known_index
+
+    @property
+    def durable_index(self) -> int:
+        return self.view.durable_index
 
     def apply(self, index: int, entry: bytes) -> list[bytes]:
         time_ms, transactions = msgspec.msgpack.decode(entry, type=tuple[int, list[bytes]])
@@ -80,6 +90,9 @@ class ToyMachine:
     def status(self) -> dict[str, Any]:
         return {"height": self.height, "state_root": self.state_root}
 
+    def flush(self) -> None:
+        self.view.flush()
+
     def close(self) -> None:
         self.view.close()
 
@@ -95,7 +108,7 @@ def main() -> int:
         address=config["members"][config["name"]],
         peers=config["members"],
         secret=SECRET,
-        journal_path=directory / "journal" / "raft.log",
+        journal_path=directory / "journal",
         socket_path=directory / "run" / "raft.sock",
         machine=ToyMachine(Store.open(directory / "store")),
     )
