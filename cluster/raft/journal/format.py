@@ -4,13 +4,14 @@
     header   'VCPJRNL' u8 format | 16 chain id | 32 key | u64 number | u64 first sequence | zeros |
              16 BLAKE3 of everything before it in the sector
     group    16 mac | 16 mac of the body | u64 sequence | u32 body length | u32 entries |
-             u64 term | u64 commit index | u64 first index | u8 vote length | body
+             u64 term | u64 commit index | u64 base index | u64 first index | u8 vote length | body
     body     the vote | entries | zeros to the end of the sector
     entry    u32 length | u8 kind | u64 index | u64 term | command
 
 A group is what one write and one fdatasync carry. It says: the current term and the vote in it are
 these; the log is what it was, up to `first index` − 1, followed by these entries. So a group also
-removes what a new leader replaces. `commit index` is a hint: all up to it was committed.
+removes what a new leader replaces. Entries before `base index` are not needed any more, and may be
+missing. `commit index` is a hint: all up to it was committed.
 
 Both macs are BLAKE3 keyed with the random key in the segment's header, cut to 16 bytes; the first
 covers the header of the group, the second its body. The key is new each time a segment is taken
@@ -38,7 +39,7 @@ KEY_BYTES: Final = 32
 MAC_BYTES: Final = 16
 _MAGIC = b"VCPJRNL"
 _SEGMENT = struct.Struct("<7sB16s32sQQ")
-_GROUP_FIELDS = struct.Struct("<16sQIIQQQB")
+_GROUP_FIELDS = struct.Struct("<16sQIIQQQQB")
 _ENTRY = struct.Struct("<IBQQ")
 _SEQUENCE_IN_SECTOR = struct.Struct("<32xQ472x")
 _KIND_ENTRY = 1
@@ -57,6 +58,7 @@ class _Fields(NamedTuple):
     entry_count: int
     term: int
     commit_index: int
+    base_index: int
     first_index: int
     vote_length: int
 
@@ -82,6 +84,7 @@ class Group:
     term: int
     vote: str | None
     commit_index: int
+    base_index: int
     first_index: int
     entries: tuple[Entry, ...]
 
@@ -129,6 +132,7 @@ def encode_group(group: Group, *, sequence: int, key: bytes) -> bytes:
         len(group.entries),
         group.term,
         group.commit_index,
+        group.base_index,
         group.first_index,
         len(vote),
     )
@@ -157,7 +161,9 @@ def decode_group(data: bytes | memoryview, *, sequence: int, key: bytes) -> Grou
         return None
     vote = body[: fields.vote_length].decode("utf-8", "replace") or None
     entries = tuple(_decode_entries(body, fields))
-    return Group(fields.term, vote, fields.commit_index, fields.first_index, entries)
+    return Group(
+        fields.term, vote, fields.commit_index, fields.base_index, fields.first_index, entries
+    )
 
 
 def later_group(sectors: bytes, *, sequence: int, key: bytes) -> int | None:

@@ -92,7 +92,7 @@ class Journal:
         self._vote: str | None = None
         self._commit_index = 1
         self._durable_state_index = 0
-        self._first_index = 1
+        self._first_index = self._oldest_index = 1
         self._first: Entry | None = None
         self._tail = Tail()
         self._unsynced_index = 1
@@ -194,21 +194,21 @@ class Journal:
             self._is_dirty = True
 
     def deleteEntriesTo(self, position: int) -> None:
-        """Give back segments that hold only entries before `position`. What shares a segment with
-        a later entry is kept. Only what `note_durable_state` covers can be given back."""
+        """Forget the entries before `position` and give back the segments that hold only these.
+        Only what `note_durable_state` covers can be forgotten."""
         index = self._first_index + position
         if index > self._durable_state_index + 1 or index > self.synced_index:
             raise JournalError(
-                f"refused to give back entries before {index}: the state has only those up to "
+                f"refused to forget the entries before {index}: the state has only those up to "
                 f"{self._durable_state_index} on the disk. Report it."
             )
+        self._first_index, self._first, self._is_dirty = index, None, True
+        self.sync()  # A segment that is missing, but was not given back, is then told apart.
         with self._stopping_on_failure():
-            first_index = self._segments.release(index)
-        if first_index is not None:
-            self._first_index, self._first = first_index, None
-            self._index.release(self._segments.first_number)
-            self._tail.drop(first_index)
-            self._reader.forget()
+            self._segments.release(index)
+        self._index.release(self._segments.first_number)
+        self._tail.drop(index)
+        self._reader.forget()
 
     def note_durable_state(self, index: int) -> None:
         """The state up to entry `index` is on the disk, whatever happens to the machine."""
@@ -288,7 +288,14 @@ class Journal:
         yield self._group(first_index, entries)
 
     def _group(self, first_index: int, entries: list[Entry]) -> Group:
-        return Group(self._term, self._vote, self._commit_index, first_index, tuple(entries))
+        return Group(
+            self._term,
+            self._vote,
+            self._commit_index,
+            self._first_index,
+            first_index,
+            tuple(entries),
+        )
 
     def _open_directory(self) -> int:
         """Make the directory and own it; returns the descriptor of the lock."""
@@ -312,8 +319,13 @@ class Journal:
         loaded, last_group = load_segments(
             self._files, self._directory, names, chain_id=chain_id, on_group=self._load_group
         )
-        if loaded and loaded[0].header.number == 1 and self._first_index != 1:
-            raise damaged(loaded[0].path, 0, f"its first entry is {self._first_index}")
+        if loaded and self._oldest_index > self._first_index:
+            raise damaged(
+                loaded[0].path,
+                0,
+                f"it begins with entry {self._oldest_index}, and those from {self._first_index} on "
+                "should be in segments before it, which are missing",
+            )
         inline = limits.makes_spares_inline
         segments = Segments(
             self._files,
@@ -343,7 +355,7 @@ class Journal:
         """Repeat what a group did when it was written."""
         tail = self._tail
         if tail.last_index == 0:
-            self._first_index = group.first_index
+            self._oldest_index = group.first_index
             tail.begin(group.first_index)
         if group.first_index > tail.last_index + 1:
             raise FormatError(
@@ -355,11 +367,11 @@ class Journal:
             )
         if group.term < self._term:
             raise FormatError(f"its term is {group.term}, after term {self._term}")
-        self._first_index = min(self._first_index, group.first_index)
+        self._oldest_index = min(self._oldest_index, group.first_index)
         tail.cut(group.first_index)
         for entry in group.entries:
             tail.add(entry)
-        self._term, self._vote = group.term, group.vote
+        self._term, self._vote, self._first_index = group.term, group.vote, group.base_index
         self._commit_index = max(self._commit_index, group.commit_index)
         self._unsynced_index = group.end_index
         self._index.note(group, position)

@@ -180,28 +180,17 @@ class Segments:
         """The file of segment `number`."""
         return self._segments[number - self.first_number].path
 
-    def release(self, index: int) -> int | None:
-        """Give back the oldest segments in which nothing from `index` on is needed; returns the
-        first index that is still there, or None when nothing was given back. Raises OSError."""
-        lowest: int | None = None
+    def release(self, index: int) -> None:
+        """Give back the oldest segments, those without any entry from `index` on. Raises OSError."""
         keep = len(self._segments) - 1
-        first_index = None
-        for number in range(len(self._segments) - 1, 0, -1):
-            found = self._segments[number].lowest_index
-            if found is not None and (lowest is None or found < lowest):
-                lowest = found
-            if lowest is not None and lowest <= index:
-                keep, first_index = number, lowest
-                break
-        if first_index is None:
-            return None
+        while keep > 0 and not self._begins_by(self._segments[keep], index):
+            keep -= 1
         # The oldest goes first: after a loss of power the numbers left are still consecutive.
         for segment in self._segments[:keep]:
             self._close_reader()
             self._spares.give(segment.path)
             self._files.fsync_directory(self._directory)
         del self._segments[:keep]
-        return first_index
 
     def close(self) -> None:
         """Close what is open."""
@@ -210,6 +199,10 @@ class Segments:
         if self._writer is not None:
             self._files.close(self._writer)
             self._writer = None
+
+    def _begins_by(self, segment: Segment, index: int) -> bool:
+        """Whether all entries from `index` on are in `segment` and those after it."""
+        return segment.lowest_index is not None and segment.lowest_index <= index
 
     def _prepare_next(self) -> None:
         self._spares.prepare(min(self._size_max, self.last.size * 2), self.last.header.number + 1)
