@@ -97,10 +97,9 @@ class ToyMachine:
         self.view.close()
 
 
-def main() -> int:
-    """Run one member; it dies with the process that started it."""
+def run(config: dict[str, Any], *, boot_id: str | None = None, **options: Any) -> int:
+    """Run one member; it dies with the process that started it. `options` are the journal's."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    config = json.loads(sys.argv[1])
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
     directory = Path(config["directory"])
     return run_raft_process(
@@ -110,9 +109,10 @@ def main() -> int:
         secret=SECRET,
         journal_path=directory / "journal",
         socket_path=directory / "run" / "raft.sock",
-        machine=ToyMachine(Store.open(directory / "store")),
+        machine=ToyMachine(Store.open(directory / "store", boot_id=boot_id)),
+        **options,
     )
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(json.loads(sys.argv[1])))
