@@ -22,13 +22,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import pysyncobj
 from pysyncobj import SyncObj, SyncObjConf, syncobj
 
 from vcp_cluster.cluster.errors import ConfigError
-from vcp_cluster.cluster.raft.guard import AppendGuard
+from vcp_cluster.cluster.raft.guard import AppendGuard, Message
 from vcp_cluster.cluster.raft.journal import Journal
 from vcp_cluster.cluster.raft.machine import StateMachine
 from vcp_cluster.cluster.raft.transport.addresses import resolve
@@ -50,17 +50,24 @@ ELECTION_S_MAX = 1.2
 LEADER_FALLBACK_S = 1.5
 HEARTBEAT_S = 0.1
 
-_ENTRY_TYPE = b"\x00"
+CATCH_UP_ENTRIES = 64
+"""A member with more to apply than this does not wait for messages."""
+
+ENTRY_TYPE: Final = b"\x00"
+"""First byte of an entry for the state; others are the library's own and carry nothing."""
+
 _NEVER = 1 << 62
 _ROLES = ("follower", "candidate", "leader")
 _ACCEPTED = frozenset(("append_entries", "next_node_idx", "request_vote", "response_vote"))
 _PICKLE_LOADERS = ("load", "loads")
 _METHODS = (
     "_SyncObj__doApplyCommand",
+    "_SyncObj__onBecomeLeader",
     "_SyncObj__onMessageReceived",
     "_SyncObj__sendAppendEntries",
     "_SyncObj__sendNextNodeIdx",
     "_checkCommandsToApply",
+    "_onTick",
 )
 _ATTRIBUTES = (
     "_SyncObj__connectedNodes",
@@ -89,6 +96,12 @@ def stop_on_failure(what: str) -> Iterator[None]:
     except Exception:
         logger.critical("stopped: %s failed", what, exc_info=True)
         os._exit(EXIT_FAIL_STOP)
+
+
+def stop_now(reason: str) -> NoReturn:
+    """End the process at once, with exit code 70: the disk does not do what it is told."""
+    logger.critical("stopped: %s", reason)
+    os._exit(EXIT_FAIL_STOP)
 
 
 def check_library() -> None:
@@ -184,6 +197,7 @@ class RaftEngine(SyncObj):  # type: ignore[misc]  # the library has no types
         self._peer_ids = frozenset(peers)
         self._sent = (0, 0)
         self._votes: tuple[int, frozenset[str]] = (0, frozenset())
+        self._held: list[tuple[Any, Message]] = []
         if machine.raft_index == 0:
             machine.skip(1)  # Every log begins with a no-op that the library takes as applied.
         syncobj.createJournal = lambda journal: journal
@@ -269,11 +283,35 @@ class RaftEngine(SyncObj):  # type: ignore[misc]  # the library has no types
             raise ValueError(f"entry of {len(entry)} bytes, at most {ENTRY_BYTES_MAX}")
         assert self.is_leader
         index = self._journal.last_index + 1
-        self._journal.add(_ENTRY_TYPE + entry, index, int(self.raftCurrentTerm))
+        self._journal.add(ENTRY_TYPE + entry, index, int(self.raftCurrentTerm))
         return index
 
+    def _onTick(self, timeToWait: float = 0.0) -> None:
+        """One tick. Everything that arrived in the one before goes to the disk at once, and only
+        then is it acknowledged, counted as this member's own copy, and applied."""
+        self._journal.sync()
+        self._release_held()
+        if self.raftCommitIndex - self.raftLastApplied > CATCH_UP_ENTRIES:
+            timeToWait = 0.0  # Slices of the journal are bounded: there is more to apply at once.
+        super()._onTick(timeToWait)
+
+    def _release_held(self) -> None:
+        """Send the acknowledgements of what is on the disk now; of several agreements in a row the
+        last one says it all."""
+        term, held = int(self.raftCurrentTerm), self._held
+        self._held = []
+        for (node, message), following in zip(held, [*held, None][1:], strict=True):
+            if message["term"] == term and not _is_covered(node, message, following):
+                self._SyncObj__transport.send(node, message)
+
+    def _SyncObj__onBecomeLeader(self) -> None:
+        """A leader alone counts its first entry as committed in the same tick: sync it first."""
+        super()._SyncObj__onBecomeLeader()
+        self._journal.sync()
+
     def _checkCommandsToApply(self) -> None:
-        """In place of the library's command queue: let the owner propose, then send what is new.
+        """In place of the library's command queue: let the owner propose, then send what is new,
+        and write it while it is on its way.
 
         The commit index is news as well: without it followers would apply a heartbeat late.
         """
@@ -284,6 +322,7 @@ class RaftEngine(SyncObj):  # type: ignore[misc]  # the library has no types
         if (news != self._sent or has_room_again) and self.is_leader:
             self._sent = news
             self._SyncObj__sendAppendEntries()
+        self._journal.sync()
 
     def _SyncObj__sendAppendEntries(self) -> None:
         """The library's, for the peers that keep up: one with much unread gets no more for now."""
@@ -301,7 +340,7 @@ class RaftEngine(SyncObj):  # type: ignore[misc]  # the library has no types
         with stop_on_failure(f"entry {index}"):
             if index != self._machine.raft_index + 1:
                 raise RuntimeError(f"index {index} follows {self._machine.raft_index}")
-            if command[:1] != _ENTRY_TYPE:
+            if command[:1] != ENTRY_TYPE:
                 self._machine.skip(index)
                 return
             entry = command[1:]
@@ -350,19 +389,23 @@ class RaftEngine(SyncObj):  # type: ignore[misc]  # the library has no types
     def _SyncObj__sendNextNodeIdx(
         self, node: Any, reset: bool = False, nextNodeIdx: int | None = None, success: bool = False
     ) -> None:
-        """The library's acknowledgement, with the term it belongs to."""
-        self._SyncObj__transport.send(
-            node,
-            {
-                "type": "next_node_idx",
-                "next_node_idx": self._journal.last_index + 1
-                if nextNodeIdx is None
-                else nextNodeIdx,
-                "reset": reset,
-                "success": success,
-                "term": int(self.raftCurrentTerm),
-            },
-        )
+        """The library's acknowledgement, with the term it belongs to, held until the next sync."""
+        message = {
+            "type": "next_node_idx",
+            "next_node_idx": self._journal.last_index + 1 if nextNodeIdx is None else nextNodeIdx,
+            "reset": reset,
+            "success": success,
+            "term": int(self.raftCurrentTerm),
+        }
+        self._held.append((node, message))
+
+
+def _is_covered(node: Any, message: Message, following: tuple[Any, Message] | None) -> bool:
+    """Whether an agreement is followed by one for the same member that says as much or more."""
+    if following is None or following[0] is not node:
+        return False
+    is_agreement = message["success"] and following[1]["success"]
+    return bool(is_agreement and following[1]["next_node_idx"] >= message["next_node_idx"])
 
 
 class _KeepingUp:

@@ -40,6 +40,8 @@ _STATE = struct.Struct(">QQQ32s")
 class ToyMachine:
     """Counts how often each transaction was applied: key 't' + digest, value the heights."""
 
+    chain_id = b"toys of the test"
+
     def __init__(self, store: Store) -> None:
         self.view = store
         state = store.get(b"state") or _STATE.pack(0, 0, 0, bytes(32))
@@ -48,6 +50,14 @@ class ToyMachine:
     @property
     def raft_index(self) -> int:
         return self.view.raft_index
+
+    @property
+    def known_index(self) -> int:
+        return self.view.known_index
+
+    @property
+    def durable_index(self) -> int:
+        return self.view.durable_index
 
     def apply(self, index: int, entry: bytes) -> list[bytes]:
         time_ms, transactions = msgspec.msgpack.decode(entry, type=tuple[int, list[bytes]])
@@ -87,6 +97,9 @@ class ToyMachine:
 
     def status(self) -> dict[str, Any]:
         return {"height": self.height, "state_root": self.state_root}
+
+    def flush(self) -> None:
+        self.view.flush()
 
     def close(self) -> None:
         self.view.close()
@@ -128,10 +141,9 @@ def poison_pickle() -> None:
     sys.addaudithook(lambda event, _: refuse() if event == "pickle.find_class" else None)
 
 
-def main() -> int:
-    """Run one member; it dies with the process that started it."""
+def run(config: dict[str, Any], *, boot_id: str | None = None, **options: Any) -> int:
+    """Run one member; it dies with the process that started it. `options` are the journal's."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    config = json.loads(sys.argv[1])
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
     if config["is_pickle_poisoned"]:
         poison_pickle()
@@ -141,11 +153,12 @@ def main() -> int:
         address=config["members"][config["name"]],
         peers=config["members"],
         credentials=toy_credentials(Path(config["root"]), config["name"], config["members"]),
-        journal_path=directory / "journal" / "raft.log",
+        journal_path=directory / "journal",
         socket_path=directory / "run" / "raft.sock",
-        machine=ToyMachine(Store.open(directory / "store")),
+        machine=ToyMachine(Store.open(directory / "store", boot_id=boot_id)),
+        **options,
     )
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(json.loads(sys.argv[1])))
