@@ -298,10 +298,11 @@ class RaftEngine(SyncObj):  # type: ignore[misc]  # the library has no types
     def _release_held(self) -> None:
         """Send the acknowledgements of what is on the disk now; of several agreements in a row the
         last one says it all."""
-        term, held = int(self.raftCurrentTerm), self._held
+        term, synced_index, held = int(self.raftCurrentTerm), self._journal.synced_index, self._held
         self._held = []
         for (node, message), following in zip(held, [*held, None][1:], strict=True):
             if message["term"] == term and not _is_covered(node, message, following):
+                assert not message["success"] or message["next_node_idx"] <= synced_index + 1
                 self._SyncObj__transport.send(node, message)
 
     def _SyncObj__onBecomeLeader(self) -> None:
@@ -340,6 +341,8 @@ class RaftEngine(SyncObj):  # type: ignore[misc]  # the library has no types
         with stop_on_failure(f"entry {index}"):
             if index != self._machine.raft_index + 1:
                 raise RuntimeError(f"index {index} follows {self._machine.raft_index}")
+            if index > self._journal.synced_index:
+                raise RuntimeError(f"only {self._journal.synced_index} is on the disk")
             if command[:1] != ENTRY_TYPE:
                 self._machine.skip(index)
                 return
