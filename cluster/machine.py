@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
+from vcp_cluster.cluster.claims import Claims
 from vcp_cluster.cluster.raft.machine import View
 from vcp_cluster.cluster.store import Store
 from vcp_cluster.ledger import schema
@@ -42,6 +43,7 @@ class LedgerMachine:
     def __init__(self, store: Store, genesis: Genesis) -> None:
         self._store = store
         self._verified: OrderedDict[bytes, None] = OrderedDict()
+        self._claims = Claims()
         stored = store.get(schema.GENESIS)
         if stored is None:
             store.initialise(initial_writes(genesis))
@@ -93,7 +95,7 @@ class LedgerMachine:
         """A member does not verify twice what its own door admitted."""
         if self._verified.pop(hash_content(transaction), self) is None:
             return _ALL_VALID
-        return verify_transaction_bytes(transaction)
+        return verify_transaction_bytes(transaction, self._claims.is_true)
 
     def skip(self, index: int) -> None:
         """Record an index that carries nothing for the ledger."""
