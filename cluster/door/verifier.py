@@ -28,7 +28,7 @@ from vcp_cluster.cluster.execution import (
     compute_binding,
     execute,
 )
-from vcp_cluster.executor import PROFILE_ID
+from vcp_cluster.executor import PROFILE_ID, Failure
 from vcp_cluster.ledger import schema
 from vcp_cluster.ledger.codes import Code
 from vcp_cluster.ledger.commitments import (
@@ -53,6 +53,9 @@ RETRY_PAUSE_S = 0.5
 # A blob may still be on its way from another member, but an audit must not wait for ever.
 BLOB_WAIT_S = 10.0
 EXECUTIONS_MAX = 2
+# What the fastest worker does within the cluster's limit, a member this much slower still does.
+VERIFY_TIME_FACTOR = 2
+TIME_MS_MAX = 600_000  # the executor takes no more
 DETAIL_CHARACTERS_MAX = 200
 
 _replace = msgspec.structs.replace
@@ -249,7 +252,7 @@ class Verifier:
             entry_point=task.entry_point,
             gas_limit=task.gas_limit,
             memory_bytes_max=task.memory_bytes_max,
-            run_ms_max=task.run_ms_max,
+            run_ms_max=self._compute_run_ms(task),
             output_bytes_max=task.output_bytes_max,
         )
         binding = compute_binding(
@@ -264,7 +267,23 @@ class Verifier:
                 if attempt == EXECUTIONS_MAX:
                     raise
                 logger.warning("run of task %s again: %s", commitment.task.hex(), error)
+            except (OSError, MemoryError) as error:
+                # This host is short of processes, files or memory: no reason for the door to end.
+                why = f"{type(error).__name__}: {error}"
+                if attempt == EXECUTIONS_MAX:
+                    raise ExecutionFailure(Failure.HOST_FAILURE, why) from None
+                logger.warning("run of task %s again: %s", commitment.task.hex(), why)
+                await asyncio.sleep(RETRY_PAUSE_S)
         raise AssertionError("the last attempt returns or raises")
+
+    def _compute_run_ms(self, task: Task) -> int:
+        """The wall time of a verifying run: not the task's, which is no part of the result.
+
+        A client could else choose it so that its worker just keeps it and the members do not: no
+        majority would have values to compare, and the client had its output for nothing.
+        """
+        most = VERIFY_TIME_FACTOR * self._ledger.genesis.parameters.run_ms_max
+        return max(task.run_ms_max, min(most, TIME_MS_MAX))
 
     def _unable(self, identity: bytes, why: str) -> Verdict:
         """A verdict that says why there are no values to compare."""

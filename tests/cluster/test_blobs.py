@@ -206,7 +206,7 @@ class Doors:
             genesis=self.chain.genesis,
             method=request.method,
             path=path,
-            body=body,
+            body_hash=hash_content(body),
             now_ms=START_MS,
         )
         assert member.name != name
@@ -499,7 +499,12 @@ def signed_headers(chain: FakeChain, **changes: Any) -> dict[str, str]:
 
 def check(chain: FakeChain, headers: dict[str, str], now_ms: int = START_MS) -> str:
     member = check_request(
-        headers, genesis=chain.genesis, method="PUT", path="/v1/x", body=b"body", now_ms=now_ms
+        headers,
+        genesis=chain.genesis,
+        method="PUT",
+        path="/v1/x",
+        body_hash=hash_content(b"body"),
+        now_ms=now_ms,
     )
     return member.name
 

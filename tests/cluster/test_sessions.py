@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,15 @@ class Member:
     def pass_time(self, seconds: float) -> None:
         self.clock.now_s += seconds
         self.chain.time_ms += int(seconds * 1000)
+
+    def pass_checked(self, seconds: float) -> None:
+        """Let time pass in a member that looks for silence every second, but not at the end."""
+        start_s = self.clock.now_s
+        for second in range(1, ceil(seconds)):
+            self.clock.now_s = start_s + second
+            self.sessions.report_silent()
+        self.clock.now_s = start_s
+        self.pass_time(seconds)
 
     async def notice_silence(self) -> None:
         self.sessions.report_silent()
@@ -268,7 +278,7 @@ async def test_the_number_of_sessions_is_bounded() -> None:
     with pytest.raises(Problem) as caught:
         await member.beat(OTHER_SEED)
     assert (caught.value.status, caught.value.code) == (429, "busy")
-    member.pass_time(SILENCE_S)
+    member.pass_checked(SILENCE_S)
     await member.notice_silence()
     await member.beat(OTHER_SEED)
 
@@ -391,10 +401,10 @@ async def test_a_silent_node_loses_its_tasks_and_comes_back_with_the_next_heartb
     await member.greet()
     task = member.chain.submit_task()
     assert member.chain.task(task).status == TaskStatus.ASSIGNED
-    member.pass_time(SILENCE_S - 0.1)
+    member.pass_checked(SILENCE_S - 0.1)
     await member.notice_silence()
     assert member.chain.node().is_online
-    member.pass_time(0.1)
+    member.pass_checked(0.1)
     await member.notice_silence()
     assert not member.chain.node().is_online
     assert member.chain.task(task).assignments[0].outcome == AssignmentOutcome.RELEASED
@@ -406,6 +416,23 @@ async def test_a_silent_node_loses_its_tasks_and_comes_back_with_the_next_heartb
 
 
 @asynchronous
+async def test_a_member_that_stood_still_takes_nobody_for_silent() -> None:
+    member = make_member()
+    await member.greet()
+    task = member.chain.submit_task()
+    await member.notice_silence()
+    member.pass_time(SILENCE_S + 1)  # stopped, or starved by a flood of requests
+    await member.notice_silence()
+    assert member.chain.node().is_online
+    member.pass_checked(SILENCE_S - 1)
+    await member.notice_silence()
+    assert member.chain.task(task).status == TaskStatus.ASSIGNED
+    member.pass_checked(1)
+    await member.notice_silence()
+    assert not member.chain.node().is_online
+
+
+@asynchronous
 async def test_only_the_silent_ones_are_reported() -> None:
     chain = FakeChain()
     chain.register()
@@ -413,9 +440,9 @@ async def test_only_the_silent_ones_are_reported() -> None:
     member = Member(chain)
     await member.greet()
     await member.greet(OTHER_SEED)
-    member.pass_time(SILENCE_S - 1)
+    member.pass_checked(SILENCE_S - 1)
     await member.beat()
-    member.pass_time(1)
+    member.pass_checked(1)
     await member.notice_silence()
     assert chain.node().is_online
     assert not chain.node(public_key(OTHER_SEED)).is_online
@@ -428,7 +455,7 @@ async def test_a_node_that_another_member_took_over_is_left_alone() -> None:
     other = Member(member.chain, "b")
     other.clock = member.clock
     await other.beat()
-    member.pass_time(SILENCE_S)
+    member.pass_checked(SILENCE_S)
     await member.notice_silence()  # REPORTER_MISMATCH, and nothing more is made of it
     assert member.chain.node().is_online
     assert member.sessions.reporter._queue == {}
@@ -438,7 +465,7 @@ async def test_a_node_that_another_member_took_over_is_left_alone() -> None:
 async def test_a_node_that_was_never_reported_is_forgotten_silently() -> None:
     member = make_member()
     await member.beat()
-    member.pass_time(SILENCE_S)
+    member.pass_checked(SILENCE_S)
     await member.notice_silence()
     assert member.reports == []
 
@@ -456,9 +483,9 @@ async def test_a_restarted_member_still_notices_who_died_meanwhile(tmp_path: Pat
     after = Member(chain, path=tmp_path / "sessions")
     await after.sessions.restore()
     assert not (tmp_path / "sessions" / "torn").exists()
-    after.pass_time(SILENCE_S - 1)
+    after.pass_checked(SILENCE_S - 1)
     await after.beat(OTHER_SEED)
-    after.pass_time(1)
+    after.pass_checked(1)
     await after.notice_silence()
     assert not chain.node().is_online
     assert chain.node(public_key(OTHER_SEED)).is_online
@@ -477,7 +504,7 @@ async def test_what_was_taken_over_or_silenced_is_not_restored(tmp_path: Path) -
     await other.beat()
     after = Member(chain, path=tmp_path)
     await after.sessions.restore()
-    after.pass_time(SILENCE_S)
+    after.pass_checked(SILENCE_S)
     await after.notice_silence()
     assert after.reports == []
 
@@ -538,6 +565,7 @@ async def test_reports_wait_while_there_is_no_leader_and_the_newest_counts() -> 
 async def test_it_all_runs_by_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("vcp_cluster.cluster.door.sessions.SILENCE_CHECK_S", 0.001)
     monkeypatch.setattr("vcp_cluster.cluster.door.reports.RETRY_PAUSE_S", 0.001)
+    monkeypatch.setattr("vcp_cluster.cluster.door.sessions.CHECK_LATE_S", SILENCE_S)
     chain = FakeChain()
     chain.register()
     member = Member(chain, path=tmp_path)

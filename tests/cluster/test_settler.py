@@ -19,6 +19,7 @@ from vcp_cluster.cluster.errors import InvalidTransaction, UnknownOutcome
 from vcp_cluster.ledger.anchors.notary import NotaryEvidence, check_note
 from vcp_cluster.ledger.codes import Code
 from vcp_cluster.ledger.encoding import decode
+from vcp_cluster.ledger.keys import hash_content
 from vcp_cluster.ledger.operations import SealBatch
 from vcp_cluster.ledger.records import AnchorStatus
 
@@ -70,7 +71,7 @@ class Members:
             genesis=self.chain.genesis,
             method=request.method,
             path=request.url.path,
-            body=body,
+            body_hash=hash_content(body),
             now_ms=START_MS,
         )
         answer = self.answer(name)

@@ -162,7 +162,8 @@ async def test_the_drawn_member_alone_verifies_and_agrees() -> None:
         entry_point=task.entry_point,
         gas_limit=task.gas_limit,
         memory_bytes_max=task.memory_bytes_max,
-        run_ms_max=task.run_ms_max,
+        # Not the task's: a client must not be able to make it too short for members alone.
+        run_ms_max=2 * audit.chain.genesis.parameters.run_ms_max,
         output_bytes_max=task.output_bytes_max,
     )
     assert binding == compute_binding(task=audit.task, attempt=0, node=NODE)
@@ -454,3 +455,21 @@ async def test_stopping_ends_the_run_that_is_on_its_way() -> None:
     await asyncio.gather(task, return_exceptions=True)
     await until(cancelled.is_set)
     assert audit.verdicts == []
+
+
+@asynchronous
+async def test_a_host_without_processes_or_memory_is_unable_and_goes_on() -> None:
+    audit = Audit()
+
+    def no_process() -> Execution:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    def no_memory() -> Execution:
+        raise MemoryError
+
+    audit.drawn.outcomes = [no_process, no_memory]
+    await audit.drawn.audit()
+    (recorded,) = audit.verdicts
+    assert recorded.verdict.finding == Finding.UNABLE
+    assert recorded.verdict.detail == "host_failure: MemoryError: "
+    assert audit.proof.status == ProofStatus.AUDITED_BY_ALL
