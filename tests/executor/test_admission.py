@@ -10,7 +10,9 @@ from wasmtime import wat2wasm
 
 from vcp_cluster.examples import EXAMPLES
 from vcp_cluster.executor import Limits, ModuleError, check_module
-from vcp_cluster.executor.admission import (
+from vcp_cluster.executor.errors import MODULE_CODES
+from vcp_cluster.executor.limits import MODULE_BYTES_MAX
+from vcp_cluster.executor.wasm.limits import (
     BODY_BYTES_MAX,
     CUSTOM_SECTIONS_MAX,
     EXPORTS_MAX,
@@ -19,12 +21,11 @@ from vcp_cluster.executor.admission import (
     LOCALS_MAX,
     NAME_BYTES_MAX,
     SEGMENTS_MAX,
+    TABLE_ELEMENTS_MAX,
+    TABLES_MAX,
     TYPE_VALUES_MAX,
     TYPES_MAX,
 )
-from vcp_cluster.executor.errors import MODULE_CODES
-from vcp_cluster.executor.limits import MODULE_BYTES_MAX
-from vcp_cluster.executor.profile import TABLE_ELEMENTS_MAX, TABLES_MAX
 
 HEADER = b"\0asm\1\0\0\0"
 
