@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 from typing import Final
 
-import vcp_cluster
 from vcp_cluster.executor.confine import COMPILE_MS_MAX
 from vcp_cluster.executor.protocol import (
     REPLY_OVERHEAD_BYTES_MAX,
@@ -33,7 +32,8 @@ START_MS_MAX: Final = 30_000
 
 # The child must run the very code that its parent runs, wherever that was imported from: two
 # versions at one table would disagree on results. Isolated mode does not look there by itself.
-_ROOT: Final = str(Path(vcp_cluster.__file__).resolve().parent.parent)
+# The path is not resolved: this folder may be a link from the package's folder.
+_ROOT: Final = str(Path(__file__).absolute().parents[2])
 _PROGRAM: Final = (
     "import sys; sys.path.insert(0, sys.argv[1]); "
     "from vcp_cluster.executor.guest import main; main()"

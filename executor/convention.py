@@ -77,7 +77,7 @@ def execute(compiled: CompiledModule, request: Request) -> Finished:
         # Whatever else happened after the gas was used up did not happen.
         if recorder.gas_left < 0:
             status, trap = Status.OUT_OF_GAS, TrapClass.NONE
-        states = recorder.finish()
+        states = recorder.finish(out_of_gas=status is Status.OUT_OF_GAS)
     wall_ns, cpu_ns = time.perf_counter_ns() - wall_ns, time.process_time_ns() - cpu_ns
     return Finished(
         status=status,
@@ -112,8 +112,10 @@ def _call(store: Store, instance: Instance, recorder: Recorder, request: Request
 
 def _classify(trap: Trap, recorder: Recorder | None) -> tuple[Status, TrapClass]:
     code = trap.trap_code
-    if code is TrapCode.UNREACHABLE and recorder is not None and recorder.stack_left < 0:
-        return Status.STACK_LIMIT, TrapClass.NONE
+    if code is TrapCode.UNREACHABLE and recorder is not None and not recorder.is_guest_trap:
+        # The meter's own: it has no other way to stop the guest.
+        limit = Status.STACK_LIMIT if recorder.stack_left < 0 else Status.OUT_OF_GAS
+        return limit, TrapClass.NONE
     if code is TrapCode.STACK_OVERFLOW:
         # The depth at which the engine's own stack ends differs from engine to engine.
         raise UnexpectedTrap("the engine's stack ended before the counted one")

@@ -16,6 +16,7 @@ from vcp_cluster.executor.wasm.module import read_bodies, read_module
 # Settings that no result depends on: gas, waypoints and stack are in the code of the module itself.
 _HOST_SETTINGS: Final[tuple[tuple[str, bool | str], ...]] = (
     ("consume_fuel", False),
+    ("cranelift_nan_canonicalization", False),
     ("debug_info", False),
     ("epoch_interruption", False),
     ("memory_init_cow", False),  # copy-on-write images need memfd_create, which the filter forbids
@@ -31,14 +32,6 @@ _HOST_STACK_BYTES: Final = 1 << 20
 _SETTABLE: Final[frozenset[str]] = frozenset(
     name for name, value in vars(Config).items() if isinstance(value, property)
 )
-
-
-@dataclass(frozen=True)
-class Engines:
-    """One back end, without and with the engine's own canonical NaNs."""
-
-    plain: Engine
-    canonical: Engine
 
 
 @dataclass(frozen=True)
@@ -61,27 +54,16 @@ def set_checked(config: Config, name: str, value: bool | str | int) -> None:
     setattr(config, name, value)
 
 
-def make_engines(
+def make_engine(
     stack_bytes_max: int, backend: Backend = "cranelift", opt_level: str = "speed"
-) -> Engines:
-    """The engines of a back end for guests that may use `stack_bytes_max` counted bytes of stack.
-
-    Both are made at once, because making an engine asks the host about itself, which the sandbox
-    forbids, and only the module, which is read inside it, says which one is needed.
-    """
-    return Engines(
-        plain=_make_engine(stack_bytes_max, backend, opt_level, canonical_nans=False),
-        canonical=_make_engine(stack_bytes_max, backend, opt_level, canonical_nans=True),
-    )
-
-
-def _make_engine(
-    stack_bytes_max: int, backend: Backend, opt_level: str, *, canonical_nans: bool
 ) -> Engine:
+    """An engine for guests that may use `stack_bytes_max` counted bytes of stack.
+
+    Neither the back end nor the level of optimisation ("none", "speed") changes a result.
+    """
     config = Config()
     for name, value in FEATURES + _HOST_SETTINGS:
         set_checked(config, name, value)
-    set_checked(config, "cranelift_nan_canonicalization", canonical_nans)
     set_checked(config, "cranelift_opt_level", opt_level)
     if backend == "pulley":
         set_checked(config, "target", _PULLEY_TARGET)
@@ -93,7 +75,7 @@ def _make_engine(
     return Engine(config)
 
 
-def compile_module(engines: Engines, module: bytes) -> CompiledModule:
+def compile_module(engine: Engine, module: bytes) -> CompiledModule:
     """Read, validate, rewrite and compile `module`.
 
     The original is validated, not only the rewritten form: an index that names nothing could name
@@ -105,12 +87,11 @@ def compile_module(engines: Engines, module: bytes) -> CompiledModule:
     read = read_module(module)
     bodies = read_bodies(read)
     try:
-        Module.validate(engines.plain, module)
+        Module.validate(engine, module)
     except WasmtimeError as error:
         found = f"the engine refuses the module: {_one_line(error)}"
         raise ModuleError("bad_module", found) from None
     rewritten = rewrite(read, bodies)
-    engine = engines.canonical if rewritten.engine_nans else engines.plain
     return CompiledModule(engine, Module(engine, rewritten.wasm), rewritten)
 
 

@@ -8,11 +8,11 @@ closes; after that the process can compute, allocate, read and write its pipes, 
 import os
 from typing import Final
 
-from wasmtime import WasmtimeError
+from wasmtime import Engine, WasmtimeError
 
 from vcp_cluster.executor.confine import ConfinementError, confine, die_with_parent
 from vcp_cluster.executor.convention import UnexpectedTrap, execute
-from vcp_cluster.executor.engine import Engines, compile_module, make_engines
+from vcp_cluster.executor.engine import compile_module, make_engine
 from vcp_cluster.executor.errors import ModuleError
 from vcp_cluster.executor.limits import Limits
 from vcp_cluster.executor.protocol import (
@@ -41,9 +41,9 @@ def main() -> None:
         die_with_parent(request.parent_pid)
         # Making an engine asks the host about itself, which the filter forbids; of the task only
         # the size of its stack takes part in it.
-        engines = make_engines(request.stack_bytes_max, request.backend)
+        engine = make_engine(request.stack_bytes_max, request.backend)
         confine(_limits(request))
-        reply = _serve(engines, request)
+        reply = _serve(engine, request)
     except (ConfinementError, ProtocolError) as error:
         reply = Failed(detail=str(error)[:1000])
     _send(reply)
@@ -51,10 +51,10 @@ def main() -> None:
     os._exit(0)
 
 
-def _serve(engines: Engines, request: Request) -> Reply:
+def _serve(engine: Engine, request: Request) -> Reply:
     _send(Confined())
     try:
-        compiled = compile_module(engines, request.module)
+        compiled = compile_module(engine, request.module)
         _send(Compiled())
         return execute(compiled, request)
     except ModuleError as error:

@@ -21,9 +21,13 @@ ENTRY_GAS: Final = 1
 BULK_SHIFT: Final = 4
 """A bulk instruction costs one unit more for each 2^4 bytes or elements."""
 PATH_ROTATION: Final = 7
+GUEST_TRAP_MARK: Final = -1
+"""In `next` before an `unreachable` of the guest; without it the trap is ours."""
 
 _F32_NAN: Final = b"\x43" + struct.pack("<I", 0x7FC00000)
 _F64_NAN: Final = b"\x44" + struct.pack("<Q", 0x7FF8 << 48)
+_F32X4_NAN: Final = b"\xfd\x0c" + 4 * _F32_NAN[1:]
+_F64X2_NAN: Final = b"\xfd\x0c" + 2 * _F64_NAN[1:]
 
 _IF: Final = b"\x04\x40"
 _END: Final = b"\x0b"
@@ -32,8 +36,8 @@ _I32_CONST: Final = b"\x41"
 _I64_CONST: Final = b"\x42"
 _I32_LT_S: Final = b"\x48"
 _I64_LT_S: Final = b"\x53"
-_F32_EQ: Final = b"\x5b"
-_F64_EQ: Final = b"\x61"
+_F32_NE: Final = b"\x5c"
+_F64_NE: Final = b"\x62"
 _I32_ADD: Final = b"\x6a"
 _I32_SUB: Final = b"\x6b"
 _I64_SUB: Final = b"\x7d"
@@ -41,7 +45,9 @@ _I64_XOR: Final = b"\x85"
 _I64_SHR_U: Final = b"\x88"
 _I64_ROTL: Final = b"\x89"
 _I64_EXTEND_I32_U: Final = b"\xad"
-_SELECT: Final = b"\x1b"
+_F32X4_EQ: Final = b"\xfd\x41"
+_F64X2_EQ: Final = b"\xfd\x47"
+_V128_BITSELECT: Final = b"\xfd\x52"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +69,6 @@ class Frame:
     """Its results as the type of a block."""
     counted_bytes: int
     """Of the stack, 0 when it keeps no count."""
-    canonical: bool
-    """Whether NaNs are made canonical where their bits become visible."""
     f32_globals: frozenset[int]
     f64_globals: frozenset[int]
 
@@ -122,7 +126,7 @@ class _Writer:
         # Only a function that may run for long looks at the gas when it is entered.
         self._checked = flow.calls or flow.loops or body.instructions > SMALL_LOOP_GAS
         gas, path = body.locals, body.locals + 1
-        self._length, self._f32, self._f64 = range(body.locals + 2, body.locals + 5)
+        self._length, self._f32, self._f64, self._v128 = range(body.locals + 2, body.locals + 6)
         self._get_gas, self._set_gas = _get(gas), _set(gas)
         self._spill_gas = _set_global(meter.gas)
         load_gas = _get_global(meter.gas) + _set(gas)
@@ -140,16 +144,18 @@ class _Writer:
         ask = spill + b"\x10" + encode.u32(meter.waypoint) + self._load
         self._ask = _get(gas) + _get_global(meter.next) + _I64_LT_S + _IF + ask + _END
         empty = _get(gas) + _I64_CONST + b"\0" + _I64_LT_S + _IF
-        self._stop = empty + spill + _UNREACHABLE + _END
-        self._stop_spilled = empty + _UNREACHABLE + _END
+        # Nothing is spilled here: a branch straight to a trap is what keeps small loops fast.
+        self._stop = empty + _UNREACHABLE + _END
+        mark = encode.signed(GUEST_TRAP_MARK)
+        self._mark_own_end = _I64_CONST + mark + _set_global(meter.next)
         self._stack = meter.stack
 
     def enter(self) -> None:
         """Declare the locals, count the frame, load the meter, look at it."""
         body, frame, out = self._body, self._frame, self.out
-        out.append(encode.u32(body.groups + 4))
+        out.append(encode.u32(body.groups + 5))
         out.append(self._code[body.groups_start : body.start])
-        out.append(b"\2\x7e\1\x7f\1\x7d\1\x7c")  # gas and path, length, float of each size
+        out.append(b"\2\x7e\1\x7f\1\x7d\1\x7c\1\x7b")  # gas and path, length, one of each float
         if frame.counted_bytes:
             count = _get_global(self._stack) + _I32_CONST + encode.signed(frame.counted_bytes)
             out.append(count + _I32_SUB + _tee(self._length) + _set_global(self._stack))
@@ -192,8 +198,13 @@ class _Writer:
         elif opcode == op.LOOP:
             self._insert(start)
             self._count()
-            self._insert(end)
-            self.out.append(self._mix + (self._stop if mark else self._ask))
+            if mark:
+                self.out.append(self._mix)
+                self._insert(end)
+                self.out.append(self._stop)
+            else:
+                self._insert(end)
+                self.out.append(self._mix + self._ask)
         elif opcode in (op.CALL, op.CALL_INDIRECT):
             self._insert(start)
             self._spill()
@@ -204,11 +215,13 @@ class _Writer:
             self._spill()
             if opcode == op.RETURN:
                 self._forget_frame()
+            else:
+                self.out.append(self._mark_own_end)
         elif opcode == op.MEMORY_GROW or opcode in op.BULK:
             self._insert(start)
             self._charge_length(0 if opcode == op.MEMORY_GROW else BULK_SHIFT)
-        elif self._frame.canonical:
-            self._canonicalise(opcode, start, operands[0])
+        elif operands:
+            self._canonicalise(event)
         if opcode in LEAVES:
             self._insert(end)  # what follows is dead and is not copied
 
@@ -251,21 +264,33 @@ class _Writer:
             length += _I64_CONST + encode.signed(shift) + _I64_SHR_U
         self.out.append(_tee(self._length) + self._get_gas + _minus(self._pending))
         self.out.append(length + _I64_SUB + self._set_gas)
-        self.out.append(self._get_gas + self._spill_gas + self._stop_spilled)
+        self.out.append(self._get_gas + self._spill_gas + self._stop)
         self._pending = 0
 
-    def _canonicalise(self, opcode: int, start: int, operand: int) -> None:
-        """Replace any NaN on top of the stack by the canonical one."""
-        if opcode == op.GLOBAL_SET:
-            f32, f64 = operand in self._frame.f32_globals, operand in self._frame.f64_globals
-        else:
-            visible = not operand  # bits that the guest chose itself stay as they are
-            f32 = visible and opcode in op.F32_OBSERVERS
-            f64 = visible and opcode in op.F64_OBSERVERS
-        if f32 or f64:
-            self._insert(start)
-            local, nan, equal = (
-                (self._f32, _F32_NAN, _F32_EQ) if f32 else (self._f64, _F64_NAN, _F64_EQ)
-            )
-            value = _get(local)
-            self.out.append(_tee(local) + nan + value + value + equal + _SELECT)
+    def _canonicalise(self, event: Event) -> None:
+        """Replace a NaN by the canonical one where its bits may become visible."""
+        opcode, start, end, _, operands = event
+        frame = self._frame
+        global_set = opcode == op.GLOBAL_SET
+        if opcode in op.F32_OBSERVERS or (global_set and operands[0] in frame.f32_globals):
+            self._canonicalise_scalar(start, self._f32, _F32_NAN, _F32_NE)
+        elif opcode in op.F64_OBSERVERS or (global_set and operands[0] in frame.f64_globals):
+            self._canonicalise_scalar(start, self._f64, _F64_NAN, _F64_NE)
+        elif opcode in op.F32X4_ARITHMETIC:
+            self._canonicalise_lanes(end, _F32X4_NAN, _F32X4_EQ)
+        elif opcode in op.F64X2_ARITHMETIC:
+            self._canonicalise_lanes(end, _F64X2_NAN, _F64X2_EQ)
+
+    def _canonicalise_scalar(self, start: int, local: int, nan: bytes, not_equal: bytes) -> None:
+        """Before an instruction that sees the scalar on top. A branch that is never taken costs
+        less than a `select`, which delays the value."""
+        self._insert(start)
+        value = _get(local)
+        self.out.append(_set(local) + value + value + not_equal + _IF)
+        self.out.append(nan + _set(local) + _END + value)
+
+    def _canonicalise_lanes(self, end: int, nan: bytes, equal: bytes) -> None:
+        """Behind the instruction that made the vector: who sees its bits later is not known."""
+        self._insert(end)
+        value = _get(self._v128)
+        self.out.append(_tee(self._v128) + nan + value + value + equal + _V128_BITSELECT)

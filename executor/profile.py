@@ -30,7 +30,7 @@ COST_TABLE_VERSION: Final = 1
 REWRITER_VERSION: Final = 1
 """Raised by whatever changes a byte of a rewritten module."""
 NAN_MODE: Final = "canonical-where-observed/1"
-"""Scalars where their bits become visible; by the engine in modules that put floats in vectors."""
+"""Scalars where their bits become visible, lanes of vectors behind the arithmetic on them."""
 
 FEATURES: Final[tuple[tuple[str, bool], ...]] = (
     ("wasm_bulk_memory", True),

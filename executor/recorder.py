@@ -10,6 +10,7 @@ from typing import Final
 from wasmtime import Func, FuncType, Global, Instance, Memory, Store, Table
 from wasmtime import _ffi as ffi
 
+from vcp_cluster.executor.instrument import GUEST_TRAP_MARK
 from vcp_cluster.executor.protocol import Request, State
 from vcp_cluster.executor.rewrite import (
     GAS_EXPORT,
@@ -66,9 +67,15 @@ class Recorder:
         """Counted bytes of stack left; below zero when the guest went too deep."""
         return int(self._stack.value(self._store))
 
-    def finish(self) -> list[State]:
+    @property
+    def is_guest_trap(self) -> bool:
+        """Whether an `unreachable` that was just reached stands in the guest's own code."""
+        return bool(self._next.value(self._store) == GUEST_TRAP_MARK)
+
+    def finish(self, *, out_of_gas: bool) -> list[State]:
         """All waypoints, with the state as it is now as the last one."""
-        self._record(min(self._request.gas_max - self.gas_left, self._request.gas_max))
+        gas_max = self._request.gas_max
+        self._record(gas_max if out_of_gas else gas_max - self.gas_left)
         return self._states
 
     def _set_meter(self, table: Table) -> None:

@@ -50,14 +50,11 @@ class Rewritten:
     wasm: bytes
     globals: tuple[tuple[int, str], ...]
     """Index and added export of every mutable global that holds a number."""
-    engine_nans: bool
-    """Whether the engine must make NaNs canonical, because floats enter vectors."""
 
 
 def rewrite(module: Module, bodies: Sequence[Body]) -> Rewritten:
     """The metered form of a validated module and its `bodies`."""
     types = _Types(module.types)
-    engine_nans = any(body.float_lanes for body in bodies)
     mutable = tuple(
         (index, f"__vcp_g{index}")
         for index, (kind, is_mutable) in enumerate(module.globals)
@@ -71,7 +68,7 @@ def rewrite(module: Module, bodies: Sequence[Body]) -> Rewritten:
         stack=first + 3,
         waypoint=len(module.functions),
     )
-    code = _write_bodies(module, bodies, meter, types, canonical=not engine_nans)
+    code = _write_bodies(module, bodies, meter, types)
     void = types.index(((), ()))
     code.append(_write_asking(meter, void, table=len(module.tables)))
     contents = dict(module.sections)
@@ -86,7 +83,7 @@ def rewrite(module: Module, bodies: Sequence[Body]) -> Rewritten:
     )
     contents[wasm.CODE_SECTION] = encode.vector(code)
     sections = [encode.section(number, contents[number]) for number in _ORDER if number in contents]
-    return Rewritten(wasm.HEADER + b"".join(sections), mutable, engine_nans)
+    return Rewritten(wasm.HEADER + b"".join(sections), mutable)
 
 
 class _Types:
@@ -118,7 +115,7 @@ class _Types:
 
 
 def _write_bodies(
-    module: Module, bodies: Sequence[Body], meter: Meter, types: _Types, *, canonical: bool
+    module: Module, bodies: Sequence[Body], meter: Meter, types: _Types
 ) -> list[bytes]:
     plan = plan_stack(module, bodies)
     f32, f64 = (
@@ -130,7 +127,6 @@ def _write_bodies(
         frame = Frame(
             results=types.block(module.signature(function)[1]),
             counted_bytes=plan.frames[function] if function in plan.counted else 0,
-            canonical=canonical,
             f32_globals=f32,
             f64_globals=f64,
         )

@@ -12,6 +12,7 @@ from typing import Final
 
 from vcp_cluster.executor.errors import ModuleError
 from vcp_cluster.executor.wasm import opcodes as op
+from vcp_cluster.executor.wasm.lanes import LaneWatch
 from vcp_cluster.executor.wasm.limits import LOCALS_MAX, NESTING_MAX, TYPE_VALUES_MAX
 from vcp_cluster.executor.wasm.reader import Reader, check_count, count, value_type
 
@@ -20,12 +21,14 @@ _VALUE_TYPES: Final = frozenset((0x7F, 0x7E, 0x7D, 0x7C, 0x7B, 0x70))
 _FUNCREF: Final = 0x70
 _MEMORY_INDEX_FLAG: Final = 0x40
 _NONE: Final[tuple[int, ...]] = ()
+_VISIBLE: Final[tuple[int, ...]] = (0,)
 
 Event = tuple[int, int, int, int, tuple[int, ...]]
 """Opcode, first byte, byte behind it, gas since the event before (without its own), operands.
 
-Operands are labels of branches, the index of a global, and for what observes a float one number:
-1 if the value on top comes straight from a load or a constant.
+Operands are labels of branches, indices of functions, types and globals. What observes a float has
+none when the value on top comes straight from a load or a constant, vector arithmetic has none when
+nothing but more of its kind sees the result (lanes.py); otherwise both have one, which is 0.
 """
 
 
@@ -47,8 +50,6 @@ class Body:
     instructions: int
     events: tuple[Event, ...]
     """In order; the last one is the `end` of the body."""
-    float_lanes: bool
-    """Whether a float enters a vector, see `opcodes.FLOAT_LANES`."""
 
 
 def read_body(code: bytes, offset: int, parameters: int) -> Body:
@@ -94,7 +95,7 @@ def _read_instructions(code: bytes, start: int, groups: int, groups_start: int, 
     events: list[Event] = []
     position, depth, gas, previous = start, 1, 0, op.NOP
     instructions = blocks = 0
-    float_lanes = False
+    watch = LaneWatch()
     while depth:
         first = position
         opcode = code[position]
@@ -122,8 +123,14 @@ def _read_instructions(code: bytes, start: int, groups: int, groups_start: int, 
             minor, position = _u32(code, position)
             position = _skip_prefixed(code, position, opcode, minor)
             opcode = opcode << 8 | minor
-            float_lanes = float_lanes or opcode in op.FLOAT_LANES
-            if opcode in op.BULK:
+            if watch.active:
+                watch.step(opcode)
+            if opcode in op.EVENTS:
+                if opcode in op.F32X4_ARITHMETIC or opcode in op.F64X2_ARITHMETIC:
+                    operands = _VISIBLE
+                    watch.watch(len(events), opcode)
+                elif opcode not in op.BULK and previous not in op.RAW_FLOATS:
+                    operands = _VISIBLE
                 events.append((opcode, first, position, gas, operands))
                 gas = 0
             else:
@@ -132,6 +139,8 @@ def _read_instructions(code: bytes, start: int, groups: int, groups_start: int, 
             continue
         else:
             operands, position = _read_operands(code, position, opcode, kind)
+        if watch.active:
+            watch.step(opcode)
         if not is_event[opcode]:
             gas += costs[opcode]
             previous = opcode
@@ -146,9 +155,11 @@ def _read_instructions(code: bytes, start: int, groups: int, groups_start: int, 
         elif opcode == op.BR_TABLE:
             blocks += len(operands)
         elif opcode in op.F32_OBSERVERS or opcode in op.F64_OBSERVERS:
-            operands = (int(previous in op.RAW_FLOATS),)
+            operands = _NONE if previous in op.RAW_FLOATS else _VISIBLE
         events.append((opcode, first, position, gas, operands))
         gas, previous = 0, opcode
+    for place in watch.unseen:
+        events[place] = (*events[place][:4], _NONE)
     if position != len(code):
         raise _Malformed("bytes follow the end of a function", position)
     return Body(
@@ -160,7 +171,6 @@ def _read_instructions(code: bytes, start: int, groups: int, groups_start: int, 
         blocks=blocks,
         instructions=instructions,
         events=tuple(events),
-        float_lanes=float_lanes,
     )
 
 

@@ -30,30 +30,47 @@ F64_COPYSIGN: Final = 0xA6
 I32_REINTERPRET_F32: Final = 0xBC
 I64_REINTERPRET_F64: Final = 0xBD
 REF_FUNC: Final = 0xD2
+F32X4_SPLAT: Final = 0xFD13
+F64X2_SPLAT: Final = 0xFD14
+F32X4_REPLACE_LANE: Final = 0xFD20
+F64X2_REPLACE_LANE: Final = 0xFD22
 PREFIX_BULK: Final = 0xFC
 PREFIX_VECTOR: Final = 0xFD
 
 BULK: Final = frozenset(0xFC00 | code for code in (8, 10, 11, 12, 14, 15, 17))
 """memory.init/copy/fill, table.init/copy/grow/fill: work in proportion to the length on top."""
 
-F32_OBSERVERS: Final = frozenset((F32_STORE, F32_COPYSIGN, I32_REINTERPRET_F32))
-F64_OBSERVERS: Final = frozenset((F64_STORE, F64_COPYSIGN, I64_REINTERPRET_F64))
+F32_OBSERVERS: Final = frozenset(
+    (F32_STORE, F32_COPYSIGN, I32_REINTERPRET_F32, F32X4_SPLAT, F32X4_REPLACE_LANE)
+)
+F64_OBSERVERS: Final = frozenset(
+    (F64_STORE, F64_COPYSIGN, I64_REINTERPRET_F64, F64X2_SPLAT, F64X2_REPLACE_LANE)
+)
 """Instructions that make bits of the scalar on top visible (of copysign: its sign)."""
 
-RAW_FLOATS: Final = frozenset((0x2A, 0x2B, 0x43, 0x44, 0xBE, 0xBF))
-"""Load, const and reinterpret push bits that the guest chose; no arithmetic made them."""
+RAW_FLOATS: Final = frozenset((0x2A, 0x2B, 0x43, 0x44, 0xBE, 0xBF, 0xFD1F, 0xFD21))
+"""Load, const, reinterpret and extract_lane push bits that are canonical or the guest's own."""
 
-FLOAT_LANES: Final = frozenset(
+F32X4_ARITHMETIC: Final = frozenset(
+    # demote, ceil, floor, trunc, nearest; sqrt, add, sub, mul, div, min, max. Not pmin and pmax,
+    # which leave one of their operands as it is.
     0xFD00 | code
-    for code in (
-        *(0x13, 0x14, 0x20, 0x22),  # splat and replace_lane move a scalar's bits into a vector
-        *(0x5E, 0x5F),  # demote, promote
-        *(0x67, 0x68, 0x69, 0x6A, 0x74, 0x75, 0x7A, 0x94),  # ceil, floor, trunc, nearest
-        *range(0xE3, 0xEA),  # f32x4 sqrt, add, sub, mul, div, min, max
-        *range(0xEF, 0xF6),  # f64x2 of the same
-    )
+    for code in (0x5E, 0x67, 0x68, 0x69, 0x6A, *range(0xE3, 0xEA))
 )
-"""Vector instructions by which a NaN whose bits the specification leaves open enters a vector."""
+F64X2_ARITHMETIC: Final = frozenset(
+    # promote, and the same
+    0xFD00 | code
+    for code in (0x5F, 0x74, 0x75, 0x7A, 0x94, *range(0xEF, 0xF6))
+)
+"""Vector instructions whose lanes may be NaNs with bits that the specification leaves open."""
+
+# Of a NaN lane on top these see no more than that it is one: arithmetic, comparisons, conversions.
+F32X4_BLIND: Final = frozenset(
+    (F32X4_ARITHMETIC - {0xFD5E}) | {0xFD5F, 0xFDF8, 0xFDF9, *range(0xFD41, 0xFD47)}
+)
+F64X2_BLIND: Final = frozenset(
+    (F64X2_ARITHMETIC - {0xFD5F}) | {0xFD5E, 0xFDFC, 0xFDFD, *range(0xFD47, 0xFD4D)}
+)
 
 # What follows an opcode, as small numbers for the reader's loop.
 PLAIN: Final = 0  # nothing
@@ -149,6 +166,8 @@ EVENTS: Final = frozenset(
         *(CALL, CALL_INDIRECT, REF_FUNC, MEMORY_GROW, GLOBAL_SET),
         *F32_OBSERVERS,
         *F64_OBSERVERS,
+        *F32X4_ARITHMETIC,
+        *F64X2_ARITHMETIC,
         *BULK,
     )
 )

@@ -7,7 +7,7 @@ from wasmtime import wat2wasm
 
 from vcp_cluster.executor import Limits
 from vcp_cluster.executor.convention import execute
-from vcp_cluster.executor.engine import compile_module, make_engines
+from vcp_cluster.executor.engine import compile_module, make_engine
 from vcp_cluster.executor.profile import Backend
 from vcp_cluster.executor.protocol import Finished, Request
 from vcp_cluster.executor.trace import compute_path_seed
@@ -59,8 +59,8 @@ def _execute(
         path_seed=compute_path_seed(binding),
         backend=backend,
     )
-    engines = make_engines(bounds.stack_bytes_max, backend, opt_level)
-    return execute(compile_module(engines, module), request)
+    engine = make_engine(bounds.stack_bytes_max, backend, opt_level)
+    return execute(compile_module(engine, module), request)
 
 
 @pytest.fixture
