@@ -45,6 +45,7 @@ _I64_XOR: Final = b"\x85"
 _I64_SHR_U: Final = b"\x88"
 _I64_ROTL: Final = b"\x89"
 _I64_EXTEND_I32_U: Final = b"\xad"
+_SELECT: Final = b"\x1b"
 _F32X4_EQ: Final = b"\xfd\x41"
 _F64X2_EQ: Final = b"\xfd\x47"
 _V128_BITSELECT: Final = b"\xfd\x52"
@@ -69,6 +70,8 @@ class Frame:
     """Its results as the type of a block."""
     counted_bytes: int
     """Of the stack, 0 when it keeps no count."""
+    nan_branches: bool
+    """Whether NaNs of scalars may be looked for with branches; else with a `select`."""
     f32_globals: frozenset[int]
     f64_globals: frozenset[int]
 
@@ -282,12 +285,18 @@ class _Writer:
             self._canonicalise_lanes(end, _F64X2_NAN, _F64X2_EQ)
 
     def _canonicalise_scalar(self, start: int, local: int, nan: bytes, not_equal: bytes) -> None:
-        """Before an instruction that sees the scalar on top. A branch that is never taken costs
-        less than a `select`, which delays the value."""
+        """Before an instruction that sees the scalar on top.
+
+        A branch that is hardly ever taken costs less at run time than a `select`, which delays the
+        value, and more when it is compiled.
+        """
         self._insert(start)
         value = _get(local)
-        self.out.append(_set(local) + value + value + not_equal + _IF)
-        self.out.append(nan + _set(local) + _END + value)
+        if self._frame.nan_branches:
+            self.out.append(_set(local) + value + value + not_equal + _IF)
+            self.out.append(nan + _set(local) + _END + value)
+        else:
+            self.out.append(_set(local) + nan + value + value + value + not_equal + _SELECT)
 
     def _canonicalise_lanes(self, end: int, nan: bytes, equal: bytes) -> None:
         """Behind the instruction that made the vector: who sees its bits later is not known."""

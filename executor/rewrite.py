@@ -18,6 +18,7 @@ from vcp_cluster.executor.callgraph import plan_stack
 from vcp_cluster.executor.instrument import Frame, Meter, instrument
 from vcp_cluster.executor.wasm import encode
 from vcp_cluster.executor.wasm import module as wasm
+from vcp_cluster.executor.wasm import opcodes as op
 from vcp_cluster.executor.wasm.code import Body
 from vcp_cluster.executor.wasm.module import Module, Signature
 from vcp_cluster.executor.wasm.reader import F32, F64, FUNCREF, I32, I64, Reader
@@ -28,7 +29,15 @@ PATH_EXPORT: Final = "__vcp_path"
 STACK_EXPORT: Final = "__vcp_stack"
 TABLE_EXPORT: Final = "__vcp_table"
 
+NAN_BRANCHES_TIMES_LOCALS_MAX: Final = 1_000_000
+"""The most branches that the rewriter itself adds for NaNs, counted as those of the module are.
+
+Functions behind that many get the slower form without branches, so that what is cheap to compile
+before the rewriting is so behind it.
+"""
+
 _NO_RESULT: Final = b"\x40"
+_OBSERVERS: Final = op.F32_OBSERVERS | op.F64_OBSERVERS | {op.GLOBAL_SET}
 _ORDER: Final = (
     wasm.TYPES_SECTION,
     wasm.FUNCTIONS_SECTION,
@@ -123,10 +132,15 @@ def _write_bodies(
         for wanted in (F32, F64)
     )
     written = []
+    weight = 0
     for function, body in enumerate(bodies):
+        weight += body.locals * sum(
+            1 for event in body.events if event[0] in _OBSERVERS and event[4]
+        )
         frame = Frame(
             results=types.block(module.signature(function)[1]),
             counted_bytes=plan.frames[function] if function in plan.counted else 0,
+            nan_branches=weight <= NAN_BRANCHES_TIMES_LOCALS_MAX,
             f32_globals=f32,
             f64_globals=f64,
         )

@@ -47,6 +47,8 @@ class Body:
     """Parameters and locals."""
     blocks: int
     """Blocks and entries of branch tables."""
+    branches: int
+    """Branches, conditional or not, other than tables."""
     instructions: int
     events: tuple[Event, ...]
     """In order; the last one is the `end` of the body."""
@@ -94,7 +96,7 @@ def _read_instructions(code: bytes, start: int, groups: int, groups_start: int, 
     kinds, costs, is_event = op.KINDS, op.COSTS, op.IS_EVENT
     events: list[Event] = []
     position, depth, gas, previous = start, 1, 0, op.NOP
-    instructions = blocks = 0
+    instructions = blocks = branches = 0
     watch = LaneWatch()
     while depth:
         first = position
@@ -152,6 +154,8 @@ def _read_instructions(code: bytes, start: int, groups: int, groups_start: int, 
             blocks += 1
             if depth > NESTING_MAX + 1:  # the body itself counts as one
                 check_count("blocks inside one another", depth - 1, NESTING_MAX)
+        elif opcode == op.BR_IF or opcode == op.BR:
+            branches += 1
         elif opcode == op.BR_TABLE:
             blocks += len(operands)
         elif opcode in op.F32_OBSERVERS or opcode in op.F64_OBSERVERS:
@@ -169,6 +173,7 @@ def _read_instructions(code: bytes, start: int, groups: int, groups_start: int, 
         start=start,
         locals=total,
         blocks=blocks,
+        branches=branches,
         instructions=instructions,
         events=tuple(events),
     )

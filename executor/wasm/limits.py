@@ -17,6 +17,8 @@ BLOCKS_TIMES_LOCALS_MAX: Final = 2_000_000
 
 The compiler may keep a value for every local at every block, which is what makes a bomb.
 """
+BRANCHES_TIMES_LOCALS_MAX: Final = 4_000_000
+"""The same sum over branches instead of blocks, which cost the compiler about half as much."""
 TYPES_MAX: Final = 10_000
 TYPE_VALUES_MAX: Final = 128
 GLOBALS_MAX: Final = 1_000
@@ -33,6 +35,7 @@ TABLE_ELEMENTS_MAX: Final = 100_000
 STATIC_LIMITS: Final[tuple[tuple[str, int], ...]] = (
     ("blocks_times_locals_max", BLOCKS_TIMES_LOCALS_MAX),
     ("body_bytes_max", BODY_BYTES_MAX),
+    ("branches_times_locals_max", BRANCHES_TIMES_LOCALS_MAX),
     ("custom_sections_max", CUSTOM_SECTIONS_MAX),
     ("elements_max", ELEMENTS_MAX),
     ("exports_max", EXPORTS_MAX),

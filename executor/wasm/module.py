@@ -13,6 +13,7 @@ from vcp_cluster.executor.wasm.code import Body, read_body
 from vcp_cluster.executor.wasm.limits import (
     BLOCKS_TIMES_LOCALS_MAX,
     BODY_BYTES_MAX,
+    BRANCHES_TIMES_LOCALS_MAX,
     CUSTOM_SECTIONS_MAX,
     ELEMENTS_MAX,
     EXPORTS_MAX,
@@ -112,11 +113,13 @@ def read_module(data: bytes) -> Module:
 def read_bodies(module: Module) -> list[Body]:
     """The instructions of every function. Raises `ModuleError`, and nothing else."""
     bodies = []
-    weight = 0
+    of_blocks = of_branches = 0
     for function, (offset, code) in enumerate(module.code):
         body = read_body(code, offset, len(module.signature(function)[0]))
-        weight += body.blocks * body.locals
-        check_count("blocks times locals", weight, BLOCKS_TIMES_LOCALS_MAX)
+        of_blocks += body.blocks * body.locals
+        of_branches += body.branches * body.locals
+        check_count("blocks times locals", of_blocks, BLOCKS_TIMES_LOCALS_MAX)
+        check_count("branches times locals", of_branches, BRANCHES_TIMES_LOCALS_MAX)
         bodies.append(body)
     return bodies
 

@@ -15,6 +15,7 @@ from vcp_cluster.executor.limits import MODULE_BYTES_MAX
 from vcp_cluster.executor.wasm.limits import (
     BLOCKS_TIMES_LOCALS_MAX,
     BODY_BYTES_MAX,
+    BRANCHES_TIMES_LOCALS_MAX,
     CUSTOM_SECTIONS_MAX,
     ELEMENTS_MAX,
     EXPORTS_MAX,
@@ -193,6 +194,12 @@ REFUSED: dict[str, tuple[str, bytes]] = {
     "entries of branch tables times locals": (
         "module_limit",
         with_code(body(b"\x0e" + leb(4000) + b"\0" * 4001, b"\1" + leb(499) + b"\x7f")),
+    ),
+    "branches times locals": (
+        "module_limit",
+        with_code(
+            body(b"\x0d\0" * (BRANCHES_TIMES_LOCALS_MAX // 500 + 1), b"\1" + leb(499) + b"\x7f")
+        ),
     ),
     "nesting": ("module_limit", nested(NESTING_MAX + 1)),
     "elements": ("module_limit", with_elements(b"\1\0" + leb(ELEMENTS_MAX + 1))),

@@ -204,4 +204,4 @@ def test_the_profile_names_the_meter_and_no_engine() -> None:
 
 def test_the_profile_id_is_fixed() -> None:
     """Whoever changes it makes every commitment of the profile incomparable: raise its name."""
-    assert PROFILE_ID.hex() == "a15237867dddb0f0cdefc55c5786fc7bf78f937b543d53c8f20369e70ea82800"
+    assert PROFILE_ID.hex() == "fc483b9b42413bc3fee1c41b8ebf8939c84ed045373a312305ce3df3c76ab5a6"

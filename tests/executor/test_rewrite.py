@@ -12,7 +12,7 @@ from wasmtime import Engine, Module, wat2wasm
 from vcp_cluster.examples import EXAMPLES
 from vcp_cluster.executor import Status, TrapClass
 from vcp_cluster.executor.callgraph import UNCOUNTED_BYTES_MAX, compute_frame_bytes, plan_stack
-from vcp_cluster.executor.rewrite import Rewritten, rewrite
+from vcp_cluster.executor.rewrite import NAN_BRANCHES_TIMES_LOCALS_MAX, Rewritten, rewrite
 from vcp_cluster.executor.wasm.module import read_bodies, read_module
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -112,6 +112,22 @@ def test_bits_of_a_nan(case: str, backend: str, guest, in_process) -> None:
     extra = f"(global $g (mut f32) (f32.const 0)) (func $nan (result f64) {NAN_64})"
     module = guest(f"(local $x f32) {body} (i64.const {len(expected)})", extra=extra)
     assert in_process(module, backend=backend).output == expected
+
+
+def test_bits_of_a_nan_where_branches_would_be_too_many(guest, in_process) -> None:
+    """A function of so many stores and locals has the other form, with the same meaning."""
+    locals_, stores = 900, 1 + NAN_BRANCHES_TIMES_LOCALS_MAX // 900
+    store = "(f64.store (i32.const 0) (f64.neg (local.get $x)))"
+    run = (
+        f"(local $x f64) (local {'i32 ' * (locals_ - 3)}) (local.set $x (f64.sqrt (f64.const -1)))"
+    )
+    few, many = (guest(f"{run} {store * count} (i64.const 8)") for count in (3, stores))
+    assert b"\x62\x04\x40" in rewritten(few).wasm
+    assert b"\x62\x1b" in rewritten(many).wasm
+    assert b"\x62\x04\x40" not in rewritten(many).wasm
+    for module in (few, many):
+        for backend in ("cranelift", "pulley"):
+            assert in_process(module, backend=backend).output == CANONICAL_64
 
 
 # --- the stack ---------------------------------------------------------------------------------
