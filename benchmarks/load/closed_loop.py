@@ -26,7 +26,8 @@ DRAIN_S_MAX = 30.0
 class Outcome:
     """What a window gave. `answers[c][i]` is the answer to request i of client c.
 
-    `counted` requests ended within `elapsed_s`; `latencies_ns` are theirs, in no order.
+    `counted` requests ended within `elapsed_s`; `latencies_ns` are theirs, in no order. The CPU of
+    the members and the share of the cores are of the window and of what was awaited after it.
     """
 
     answers: list[list[bytes]]
@@ -35,6 +36,13 @@ class Outcome:
     repeats: int = 0
     latencies_ns: array[int] = field(default_factory=lambda: array("q"))
     client_cpu_s: float = 0.0
+    members_cpu_s: float = 0.0
+    cores_share: float = 1.0
+
+    @property
+    def answered(self) -> int:
+        """Requests with a success, those after the window included."""
+        return sum(map(len, self.answers))
 
 
 class _Loop:

@@ -6,7 +6,7 @@ signature in it is verified again, and the accounts that the transfers made are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,45 +44,50 @@ def audit_stores(
     `acknowledged` is by transaction id; `recipient(number)` is the account that a record made.
     Raises `BenchmarkFailed`.
     """
-    heads: set[Head] = set()
-    transactions = 0
+    log: list[bytes] = []
+    roots: dict[int, bytes] = {}
     for name, path in stores.items():
         store = Store.open(path)
         try:
-            transactions = _audit_log(name, store, acknowledged, verifies=not heads)
+            log = _audit_log(name, store, acknowledged, log)
             _audit_accounts(name, store, acknowledged, recipient)
             head = store.get(schema.HEAD)
             assert head is not None, "the head is written at height 0"
-            heads.add(decode_stored(Head, head))
+            stand = decode_stored(Head, head)
+            if roots.setdefault(stand.height, stand.state_root) != stand.state_root:
+                raise BenchmarkFailed(f"{name} has another state root at height {stand.height}")
         finally:
             store.close()
-    if len(heads) != 1:
-        raise BenchmarkFailed("the members' stores stand at different heights or roots")
     return Checked(
         sum(one.operations for one in acknowledged.values()),
-        f"every record read back from {len(stores)} members' stores; equal state roots; "
-        f"{transactions} signatures of the log verified again; forgeries refused at every door",
+        f"every record read back from {len(stores)} members' stores, equal logs and state roots; "
+        f"{len(log)} signatures of the log verified again; forgeries refused at every door",
     )
 
 
 def _audit_log(
-    name: str, store: Store, acknowledged: Mapping[bytes, Acknowledged], *, verifies: bool
-) -> int:
-    """Read the whole log; the number of its transactions.
+    name: str, store: Store, acknowledged: Mapping[bytes, Acknowledged], other: Sequence[bytes]
+) -> list[bytes]:
+    """Read the whole log and return its leaves.
 
-    Signatures are verified in the first log only: the others must hold the same bytes, which their
-    leaves commit to and the equal state roots show.
+    `other` are the leaves of a log that was read before: one of the two must begin the other, since
+    a member may have applied something after another one stopped. A signature is verified unless
+    the same leaf was: a leaf commits to the signed bytes.
     """
-    envelopes = store.iterate(schema.ENVELOPE)
+    leaves: list[bytes] = []
     seen: set[bytes] = set()
     found = 0
-    for (key, value), (_, data) in zip(store.iterate(schema.LOG_LEAF), envelopes, strict=True):
-        leaf, index = decode_stored(LogLeaf, value), int.from_bytes(key[len(schema.LOG_LEAF) :])
+    envelopes = store.iterate(schema.ENVELOPE)
+    for (_, value), (_, data) in zip(store.iterate(schema.LOG_LEAF), envelopes, strict=True):
+        leaf, index = decode_stored(LogLeaf, value), len(leaves)
+        leaves.append(value)
         if leaf.envelope_hash != compute_envelope_hash(data):
-            raise BenchmarkFailed(f"{name}: entry {index} of the log is not what its leaf names")
+            raise BenchmarkFailed(f"{name}: transaction {index} is not what its leaf names")
+        if index < len(other) and other[index] != value:
+            raise BenchmarkFailed(f"{name}: transaction {index} differs from other members'")
         parsed = parse_transaction(data)
-        if verifies and not verify_transaction(parsed).is_valid:
-            raise BenchmarkFailed(f"{name}: transaction {index} of the log has a wrong signature")
+        if index >= len(other) and not verify_transaction(parsed).is_valid:
+            raise BenchmarkFailed(f"{name}: transaction {index} has a wrong signature")
         if parsed.tx_id in seen:
             raise BenchmarkFailed(f"{name}: transaction {index} is twice in the log")
         seen.add(parsed.tx_id)
@@ -95,7 +100,7 @@ def _audit_log(
         raise BenchmarkFailed(
             f"{name} lost {len(acknowledged) - found} of {len(acknowledged)} transactions"
         )
-    return len(seen)
+    return max(leaves, list(other), key=len)
 
 
 def _audit_accounts(

@@ -17,6 +17,7 @@ from typing import Any
 
 from vcp_cluster.benchmarks.errors import BenchmarkFailed
 from vcp_cluster.benchmarks.load.closed_loop import Outcome
+from vcp_cluster.benchmarks.machine.usage import Meter
 from vcp_cluster.benchmarks.systems.base import Checked, Settings, Shape
 from vcp_cluster.benchmarks.systems.ports import HOST, free_ports
 from vcp_cluster.cluster.processes import following_environment
@@ -110,6 +111,7 @@ class BarePysyncobj:
         )
         if leader is None:
             raise BenchmarkFailed("no member of pysyncobj leads")
+        meter = Meter(self.member_pids().values())
         report = self._ask(
             leader,
             {
@@ -120,6 +122,7 @@ class BarePysyncobj:
                 "first": self._next,
             },
         )
+        usage = meter.read()
         answered = report["answered"]
         self._next += answered * shape.records
         self._answered += answered * shape.records
@@ -129,6 +132,8 @@ class BarePysyncobj:
             counted=len(latencies),
             elapsed_s=report["elapsed_ns"] / 1e9,
             latencies_ns=latencies,
+            members_cpu_s=usage.members_cpu_s,
+            cores_share=usage.cores_share,
         )
 
     def verify(self) -> Checked:

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 from vcp_cluster.benchmarks.load.closed_loop import Outcome
 from vcp_cluster.benchmarks.load.exchange import Exchange
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(msgspec.Struct, frozen=True):
     """What a system promises when it acknowledges, and how it was run; for the table and JSON."""
 
     version: str
@@ -39,10 +40,14 @@ class Shape:
 
 @dataclass(frozen=True)
 class Checked:
-    """What was read back: acknowledged records, where they were found, and how."""
+    """What was read back: acknowledged records, where they were found, and how.
+
+    `faults` are of a peer, where they leave its figures true; ours has none that do.
+    """
 
     records: int
     text: str
+    faults: tuple[str, ...] = ()
 
 
 class System(Protocol):
@@ -82,8 +87,8 @@ class NetworkSystem(System, Protocol):
     def kill(self, name: str) -> None:
         """kill -9 a member; returns without waiting for anything."""
 
-    def restart(self, name: str) -> None:
-        """Start a member that was killed, and wait until it serves all that the others have."""
+    def restart(self, name: str) -> float:
+        """Start a member that was killed; the seconds until it serves all that the others have."""
 
     def prepare(self, shape: Shape, requests: int) -> list[list[bytes]]:
         """Requests for each client."""
