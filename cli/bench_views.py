@@ -104,11 +104,11 @@ def _result(document: Document) -> list[Part]:
 
 def _notes(document: Document) -> list[Part]:
     """What the table's words mean, and why ratios are missing."""
-    reasons = {
-        (row["ratio_note"], row["workload"])
+    reasons = [
+        Line(f"{row['workload']} {row['system']}: {row['ratio_note']}")
         for row in document["rows"]
         if row["ratio_note"].startswith("withheld")
-    }
+    ]
     client = max((row["client_cpu_share"] for row in document["rows"]), default=0.0)
     parts: list[Part] = [
         Line(),
@@ -130,8 +130,7 @@ def _notes(document: Document) -> list[Part]:
                 "red",
             )
         )
-    parts += [Line(f"{workload}: {reason}") for reason, workload in sorted(reasons)]
-    return parts
+    return [*parts, *reasons]
 
 
 def _latency(one: Document) -> str:

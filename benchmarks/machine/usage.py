@@ -79,7 +79,11 @@ class Usage:
 
 
 class Meter:
-    """Measures from its making to `read`. `roots` are the processes of the members."""
+    """Measures from its making to `read`. `roots` are the processes of the members.
+
+    Not for a stretch in which one of them is killed: what it used goes with it, and its own children
+    are nobody's.
+    """
 
     def __init__(self, roots: Iterable[int]) -> None:
         self._roots = list(roots)

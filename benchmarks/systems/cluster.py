@@ -235,8 +235,7 @@ class OurCluster:
             self.local.wait_until(
                 partial(self._has_applied, name, wanted), f"{name} to apply what was acknowledged"
             )
-        for name in self.local.names:
-            self.local.terminate(name)
+        self.local.stop()
         stores = {name: self.local.directory / name / "store" for name in self.local.names}
         return audit_stores(stores, self._acknowledged, self.recipient)
 

@@ -13,7 +13,7 @@ import time
 from vcp_cluster.benchmarks.document import Row
 from vcp_cluster.benchmarks.errors import BenchmarkFailed
 from vcp_cluster.benchmarks.load.exchange import Answer, Failure
-from vcp_cluster.benchmarks.machine.usage import Meter
+from vcp_cluster.benchmarks.machine.limits import measure_cores_share
 from vcp_cluster.benchmarks.systems.bare import BarePysyncobj
 from vcp_cluster.benchmarks.systems.base import NetworkSystem, Shape, System
 from vcp_cluster.benchmarks.systems.network import as_network
@@ -40,7 +40,6 @@ class LeaderKill:
     def run(self, system: System, plan: Plan, report: Report) -> list[Row]:
         """The outages as one row; p99 is the longest."""
         network = as_network(system)
-        meter = Meter([])
         outages_ms = []
         for number in range(plan.kills):
             leader = network.leader()
@@ -53,7 +52,7 @@ class LeaderKill:
             outages_ms,
             clients=1,
             ops=len(outages_ms),
-            cores_share=meter.read().cores_share,
+            cores_share=measure_cores_share(),
         )
         return [row]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vcp_cluster.benchmarks.document import Row
-from vcp_cluster.benchmarks.machine.usage import Meter
+from vcp_cluster.benchmarks.machine.limits import measure_cores_share
 from vcp_cluster.benchmarks.systems.bare import BarePysyncobj
 from vcp_cluster.benchmarks.systems.base import Shape, System
 from vcp_cluster.benchmarks.systems.network import as_network
@@ -68,7 +68,6 @@ class Growth:
 def _measure_restarts(system: System, size: int, restarts: int, report: Report) -> Row:
     """Kill a follower and wait until it has caught up, so many times."""
     network = as_network(system)
-    meter = Meter([])
     times_ms = []
     for _ in range(restarts):
         leader = network.leader()
@@ -82,5 +81,5 @@ def _measure_restarts(system: System, size: int, restarts: int, report: Report) 
         times_ms,
         clients=0,
         ops=len(times_ms),
-        cores_share=meter.read().cores_share,
+        cores_share=measure_cores_share(),
     )

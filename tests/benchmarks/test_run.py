@@ -87,9 +87,9 @@ def test_a_run_has_a_row_for_each_system_and_ratios(
     with systems(monkeypatch, *fakes):
         document = run(Order(names=["single-64"], is_quick=True), tmp_path, lines.append)
     assert [(row.workload, row.system) for row in document.rows] == [
-        ("single-64", name) for name in ("etcd", "vcp-cluster", "pysyncobj")
+        ("single-64", name) for name in ("vcp-cluster", "etcd", "pysyncobj")
     ]
-    etcd, ours, _ = document.rows
+    ours, etcd, _ = document.rows
     assert (etcd.p50_ms, etcd.ratio_to_etcd) == (2.0, None)
     assert etcd.ops_per_s == etcd.ops == 64 * fakes[0].loads[1][1]
     assert etcd.cpu_us_per_op == pytest.approx(0.5e6 / etcd.ops)
