@@ -105,7 +105,7 @@ class BarePysyncobj:
         return answer
 
     def load(self, shape: Shape, requests: int, seconds: float) -> Outcome:
-        """Let the leader drive itself; it makes its requests on the way, so `requests` is unused."""
+        """Let the leader drive itself; it makes its requests on the way."""
         leader = next(
             (one for one in self._processes if self._ask(one, {"do": "status"})["leads"]), None
         )
@@ -117,6 +117,7 @@ class BarePysyncobj:
             {
                 "do": "load",
                 "clients": shape.clients,
+                "requests": requests,
                 "records": shape.records,
                 "seconds": seconds,
                 "first": self._next,

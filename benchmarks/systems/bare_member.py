@@ -4,8 +4,8 @@
 on standard input, answered by lines on standard output:
 
     {"do": "status"}                                     {"leads": bool, "ready": bool}
-    {"do": "load", "clients", "records", "seconds",      {"counted", "answered", "elapsed_ns",
-     "first"}                                             "latencies_ns"}
+    {"do": "load", "clients", "requests", "records",     {"answered", "elapsed_ns", "latencies_ns"}
+     "seconds", "first"}
     {"do": "count"}                                      {"keys", "wrong"}
 
 The library has no network protocol for clients: an application embeds it. So the clients of a load
@@ -52,6 +52,7 @@ class _Load:
         self._next = order["first"]
         self._start_ns = time.perf_counter_ns()
         self._stop_ns = self._start_ns + int(order["seconds"] * 1e9)
+        self._left = order["clients"] * order["requests"]
         self._open = 0
         self.answered = 0
         self.failure: str | None = None
@@ -65,6 +66,11 @@ class _Load:
         return self._open == 0
 
     def _send(self) -> None:
+        if self._left == 0:
+            # With a client fewer it would be another load: the window ends for all.
+            self._stop_ns = min(self._stop_ns, time.perf_counter_ns())
+            return
+        self._left -= 1
         first, sent_ns = self._next, time.perf_counter_ns()
         self._next += self._records
         self._open += 1

@@ -15,6 +15,7 @@ from vcp_cluster.benchmarks.document import write_document
 from vcp_cluster.benchmarks.errors import BenchmarkFailed
 from vcp_cluster.benchmarks.load.closed_loop import Outcome
 from vcp_cluster.benchmarks.run import Order, run
+from vcp_cluster.benchmarks.systems.bare import BarePysyncobj
 from vcp_cluster.benchmarks.systems.base import Checked, Settings, Shape
 from vcp_cluster.benchmarks.workloads.base import get_quantile
 from vcp_cluster.benchmarks.workloads.table import NAMES, QUICK_LEAVES_OUT, make_sessions
@@ -209,3 +210,17 @@ def test_our_cluster_is_measured_and_read_back(
     assert ours.ops_per_s is not None and ours.ops_per_s > 0 and ours.rss_mb > 10
     assert ours.ratio_note == "no figure of etcd"
     assert any("signatures of the log verified again" in line for line in document.checked)
+
+
+@pytest.mark.cluster
+def test_bare_pysyncobj_ends_with_its_requests_or_its_time(tmp_path: Path) -> None:
+    bare = BarePysyncobj(tmp_path / "bare", 1)
+    try:
+        bare.start()
+        assert set(bare.member_pids()) == {"bare-0"}
+        few = bare.load(Shape(2, operations=10), 3, 60.0)
+        assert (few.answered, few.elapsed_s < 30) == (6, True)
+        assert bare.load(Shape(1), 1_000_000, 0.2).answered < 1_000_000
+        assert bare.verify().records > 60
+    finally:
+        bare.stop()
