@@ -32,6 +32,7 @@ COMMANDS = {
     "tx": Entry("vcp_cluster.cli.tx:tx", "Look up a transaction by its id."),
     "batch": Entry("vcp_cluster.cli.batch:batch", "Look at settlement batches, seal one."),
     "receipt": Entry("vcp_cluster.cli.receipt:receipt", "Export and verify settlement receipts."),
+    "bench": Entry("vcp_cluster.cli.bench:bench", "Measure this cluster against etcd, here."),
     "version": Entry("vcp_cluster.cli.version:version", "Show versions."),
 }
 
