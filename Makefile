@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast check format examples clean
+.PHONY: help demo test test-fast check format examples bench clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,10 @@ format: $(VENV)/ready  ## rewrite the sources in the house format
 examples: $(VENV)/ready  ## rebuild examples/*.wasm from C
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[examples]'
 	$(BIN)/python examples/build.py
+
+bench: $(VENV)/ready  ## throughput and latency against etcd on this machine: two minutes
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'
+	$(BIN)/python -m benchmarks --quick
 
 clean:  ## remove the virtual environment and caches
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -22,6 +22,7 @@ COMMANDS = {
     "dev": Entry("vcp_cluster.cli.dev:dev", "Keep a cluster up on this machine until Ctrl-C."),
     "init": Entry("vcp_cluster.cli.init:init", "Make the directories of a new cluster."),
     "join": Entry("vcp_cluster.cli.join:join", "Run a member of a cluster."),
+    "cert": Entry("vcp_cluster.cli.cert:cert", "Show, issue and replace members' certificates."),
     "status": Entry("vcp_cluster.cli.status:status", "Show members, heights, roots and counts."),
     "worker": Entry("vcp_cluster.cli.worker:worker", "Run tasks on this machine for pay."),
     "task": Entry("vcp_cluster.cli.task:task", "Submit tasks, follow them, fetch outputs."),
@@ -31,6 +32,7 @@ COMMANDS = {
     "tx": Entry("vcp_cluster.cli.tx:tx", "Look up a transaction by its id."),
     "batch": Entry("vcp_cluster.cli.batch:batch", "Look at settlement batches, seal one."),
     "receipt": Entry("vcp_cluster.cli.receipt:receipt", "Export and verify settlement receipts."),
+    "bench": Entry("vcp_cluster.cli.bench:bench", "Measure this cluster against etcd, here."),
     "version": Entry("vcp_cluster.cli.version:version", "Show versions."),
 }
 

@@ -23,7 +23,7 @@ import msgspec
 from vcp_cluster.cluster.addresses import NATIVE_OFFSET, http_url
 from vcp_cluster.cluster.directory import CLIENT_DIRECTORY, initialise, load_genesis
 from vcp_cluster.cluster.errors import Timeout
-from vcp_cluster.cluster.processes import following_environment
+from vcp_cluster.cluster.processes import following_environment, interrupts_deferred
 from vcp_cluster.executor.profile import PROFILE_ID
 from vcp_cluster.ledger.genesis import Genesis, compute_chain_id, default_parameters
 
@@ -153,7 +153,7 @@ class LocalCluster:
 
     def _start(self, name: str, arguments: Sequence[str]) -> None:
         assert not self.is_running(name), f"{name} runs already"
-        with self.log_path(name).open("ab") as log:
+        with self.log_path(name).open("ab") as log, interrupts_deferred():
             self._processes[name] = subprocess.Popen(
                 [sys.executable, "-m", "vcp_cluster.cli.main", *arguments],
                 stdin=subprocess.DEVNULL,

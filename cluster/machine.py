@@ -11,7 +11,7 @@ from vcp_cluster.cluster.raft.machine import View
 from vcp_cluster.cluster.store import Store
 from vcp_cluster.ledger import schema
 from vcp_cluster.ledger.encoding import decode_stored, encode
-from vcp_cluster.ledger.genesis import Genesis
+from vcp_cluster.ledger.genesis import Genesis, compute_chain_id
 from vcp_cluster.ledger.keys import hash_content
 from vcp_cluster.ledger.records import Head
 from vcp_cluster.ledger.transactions import (
@@ -41,6 +41,9 @@ class LedgerMachine:
     """
 
     def __init__(self, store: Store, genesis: Genesis) -> None:
+        """Raises `GenesisMismatch` when the store is another cluster's; a new one gets the state
+        of the genesis."""
+        self._chain_id = compute_chain_id(genesis)
         self._store = store
         self._verified: OrderedDict[bytes, None] = OrderedDict()
         self._claims = Claims()
@@ -63,6 +66,21 @@ class LedgerMachine:
     def raft_index(self) -> int:
         """Index of the last entry that is in the store."""
         return self._store.raft_index
+
+    @property
+    def chain_id(self) -> bytes:
+        """Identity of the cluster."""
+        return self._chain_id
+
+    @property
+    def known_index(self) -> int:
+        """Highest index known to have been applied here."""
+        return self._store.known_index
+
+    @property
+    def durable_index(self) -> int:
+        """The store's durable mark."""
+        return self._store.durable_index
 
     @property
     def height(self) -> int:
@@ -129,6 +147,10 @@ class LedgerMachine:
             "state_root": self._head.state_root,
         }
 
+    def flush(self) -> None:
+        """Put the store on the disk."""
+        self._store.flush()
+
     def close(self) -> None:
-        """Release the store."""
+        """Put the store on the disk and release it."""
         self._store.close()

@@ -7,7 +7,8 @@ are. Two keys of the store's own begin with 0xFF, which no ledger key does:
     ff 'schema'   u32 big endian   version of this layout
 
 Writes are not synced to the disk. A process killed at any instant leaves whole batches only,
-because the kernel keeps what was written; a machine that loses power may lose the newest ones.
+because the kernel keeps what was written. After loss of power a store that was not closed in order
+is set aside and begun anew, from the first entry: see `store_session`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import plyvel
+
+from vcp_cluster.cluster.files import Files, SystemFiles
+from vcp_cluster.cluster.store_directory import (
+    InUse,
+    NewerSchema,
+    StoreDirectory,
+    claim_directory,
+)
+from vcp_cluster.cluster.store_session import SessionUnknown, read_boot_id
 
 SCHEMA = 1
 BLOOM_BITS = 10
@@ -29,6 +39,8 @@ _SCHEMA_KEY = _RESERVED + b"schema"
 _U64 = struct.Struct(">Q")
 _U32 = struct.Struct(">I")
 
+_BEYOND_ALL_KEYS = (b"\xff\xff", b"\xff\xff\xff")
+
 
 class StoreError(Exception):
     """The store cannot be opened, read or written. The message says why and what to do."""
@@ -40,52 +52,60 @@ class Store:
     A store is a ledger view (`get`, `iterate`). One process owns a store directory at a time.
     """
 
-    def __init__(self, database: plyvel.DB, path: Path, raft_index: int) -> None:
+    def __init__(self, database: plyvel.DB, directory: StoreDirectory) -> None:
         """Use `Store.open`."""
         self._database = database
-        self._path = path
-        self._raft_index = raft_index
+        self._directory = directory
+        self._path = directory.path
+        self._raft_index = _read_header(database, directory.path)
 
     @classmethod
-    def open(cls, path: Path) -> Store:
+    def open(cls, path: Path, *, files: Files | None = None, boot_id: str | None = None) -> Store:
         """Open the store in directory `path`, creating it (and its parents) when it is missing.
+
+        A store that cannot be trusted after loss of power is set aside, as `path` with the suffix
+        `.untrusted`, and begun anew; `known_index` tells up to where it has to be rebuilt, and
+        `flush` removes the old one when that was done. `boot_id` names the present boot of the
+        machine; the system's own when it is not given.
 
         Raises `StoreError` when another process holds it, when it is damaged, when it is not a
         store of ours, and when a newer release wrote it. The content is changed in none of these.
         """
-        _check_not_beheaded(path)
+        boot_id = read_boot_id() if boot_id is None else boot_id
+        directory = _claim(files or SystemFiles(), path, boot_id)
         try:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            database = plyvel.DB(
-                str(path),
-                create_if_missing=True,
-                paranoid_checks=True,
-                bloom_filter_bits=BLOOM_BITS,
-                lru_cache_size=CACHE_BYTES,
-                write_buffer_size=WRITE_BUFFER_BYTES,
-            )
-        except plyvel.CorruptionError as error:
-            raise _damaged(path, str(error)) from error
-        except (OSError, plyvel.Error) as error:
-            if "lock" in str(error).lower():
-                raise StoreError(
-                    f"store {path} is in use by another process. "
-                    "Next: stop the member that runs on this directory, then start again."
-                ) from error
-            raise StoreError(
-                f"cannot open store {path}: {error}. Next: check the path, its permissions and "
-                "the free space of its disk."
-            ) from error
-        try:
-            return cls(database, path, _read_header(database, path))
+            database = _open_database(path)
+            try:
+                store = cls(database, directory)
+                if store.raft_index < store.durable_index:
+                    raise _damaged(
+                        path,
+                        f"it stands at index {store.raft_index}, but everything up to "
+                        f"{store.durable_index} was on the disk",
+                    )
+            except BaseException:
+                database.close()
+                raise
         except BaseException:
-            database.close()
+            directory.release()
             raise
+        return store
 
     @property
     def raft_index(self) -> int:
         """Index of the last Raft entry whose writes are in the store; 0 in a new store."""
         return self._raft_index
+
+    @property
+    def durable_index(self) -> int:
+        """The durable mark: everything up to this index is on the disk. 0 in a new store."""
+        return self._directory.session.durable_index
+
+    @property
+    def known_index(self) -> int:
+        """The highest index known to have been applied here; above `raft_index` in a store that is
+        to be rebuilt."""
+        return max(self._raft_index, self._directory.session.known_index)
 
     def get(self, key: bytes) -> bytes | None:
         """The value of `key`, or None. Raises `StoreError` when LevelDB finds damage."""
@@ -162,15 +182,91 @@ class Store:
         try:
             batch.write()
         except (OSError, plyvel.Error) as error:
-            raise StoreError(
-                f"cannot write to store {self._path}: {error}. "
-                "Next: check the disk and its free space, then start the member again."
-            ) from error
+            raise self._write_error(error) from error
         self._raft_index = raft_index
 
+    def flush(self) -> None:
+        """Put everything on the disk and advance the durable mark to `raft_index`.
+
+        The argument that nothing is missing below the mark: asked to compact any range, LevelDB
+        first writes its memtable, which is all that is in logs only, into a table; it syncs the
+        table, then the directory, then the manifest that names it. The range here is beyond all
+        keys, so nothing else is compacted. LevelDB does not say whether that failed, but takes no
+        write after it did: hence the write behind it. A synced write alone would not do: it says
+        nothing about a log file that was rotated out and is not a table yet.
+
+        Raises `StoreError` when the disk fails; the mark stays where it was.
+        """
+        low, high = _BEYOND_ALL_KEYS
+        try:
+            self._database.compact_range(start=low, stop=high)
+            with self._database.write_batch(sync=True) as batch:
+                batch.put(_RAFT_KEY, _U64.pack(self._raft_index))
+            self._directory.note(durable_index=self._raft_index, is_closed=False)
+        except (OSError, plyvel.Error) as error:
+            raise self._write_error(error) from error
+
     def close(self) -> None:
-        """Release the directory. Closing twice is harmless; any other use afterwards raises."""
-        self._database.close()
+        """Put everything on the disk, say so, and release the directory.
+
+        Closing twice is harmless; any other use afterwards raises. Raises `StoreError` when the
+        disk fails: the store is not trusted then after a loss of power.
+        """
+        if self._database.closed:
+            return
+        try:
+            self.flush()
+            self._database.close()
+            self._directory.note(durable_index=self._raft_index, is_closed=True)
+        except OSError as error:
+            raise self._write_error(error) from error
+        finally:
+            self._database.close()
+            self._directory.release()
+
+    def _write_error(self, error: Exception) -> StoreError:
+        return StoreError(
+            f"cannot write to store {self._path}: {error}. "
+            "Next: check the disk and its free space, then start the member again."
+        )
+
+
+def _claim(files: Files, path: Path, boot_id: str) -> StoreDirectory:
+    try:
+        return claim_directory(files, path, boot_id=boot_id, schema=SCHEMA)
+    except InUse as error:
+        raise StoreError(
+            f"store {path} is in use by another process. "
+            "Next: stop the member that runs on this directory, then start again."
+        ) from error
+    except NewerSchema as error:
+        raise _other_schema(path, error.schema) from error
+    except SessionUnknown as error:
+        database = _open_database(path, create=False)
+        try:
+            _read_header(database, path)  # Better reasons to refuse it come first.
+        finally:
+            database.close()
+        raise _damaged(path, str(error)) from error
+    except OSError as error:
+        raise _cannot_open(path, error) from error
+
+
+def _open_database(path: Path, *, create: bool = True) -> plyvel.DB:
+    _check_not_beheaded(path)
+    try:
+        return plyvel.DB(
+            str(path),
+            create_if_missing=create,
+            paranoid_checks=True,
+            bloom_filter_bits=BLOOM_BITS,
+            lru_cache_size=CACHE_BYTES,
+            write_buffer_size=WRITE_BUFFER_BYTES,
+        )
+    except plyvel.CorruptionError as error:
+        raise _damaged(path, str(error)) from error
+    except (OSError, plyvel.Error) as error:
+        raise _cannot_open(path, error) from error
 
 
 def _next_prefix(prefix: bytes) -> bytes:
@@ -209,12 +305,23 @@ def _read_header(database: plyvel.DB, path: Path) -> int:
         raise _damaged(path, "its header has a wrong length")
     version: int = _U32.unpack(schema)[0]
     if version != SCHEMA:
-        raise StoreError(
-            f"store {path} has schema {version}; this release knows {SCHEMA}. Nothing was changed. "
-            "Next: start the member with the release that wrote it, or a newer one."
-        )
+        raise _other_schema(path, version)
     raft_index: int = _U64.unpack(index)[0]
     return raft_index
+
+
+def _other_schema(path: Path, schema: int) -> StoreError:
+    return StoreError(
+        f"store {path} has schema {schema}; this release knows {SCHEMA}. Nothing was changed. "
+        "Next: start the member with the release that wrote it, or a newer one."
+    )
+
+
+def _cannot_open(path: Path, error: Exception) -> StoreError:
+    return StoreError(
+        f"cannot open store {path}: {error}. Next: check the path, its permissions and "
+        "the free space of its disk."
+    )
 
 
 def _damaged(path: Path, what: str) -> StoreError:

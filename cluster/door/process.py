@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import socket
 import time
 from collections.abc import Coroutine, Sequence
@@ -139,14 +140,16 @@ def _bind(directory: MemberDirectory) -> socket.socket:
 
 
 async def _connect(directory: MemberDirectory) -> RaftLink:
-    """Connect to the Raft process, which may still be starting."""
-    deadline = time.monotonic() + LINK_TIMEOUT_S
+    """Connect to the Raft process, however long it takes to start: after a loss of power it applies
+    its journal again. Should it end instead, the member ends this process too."""
+    tell_s = time.monotonic() + LINK_TIMEOUT_S
     while True:
         try:
             return await RaftLink.connect(directory.socket_path, LINK_TIMEOUT_S)
         except LinkClosed:
-            if time.monotonic() > deadline:
-                raise
+            if time.monotonic() > tell_s:
+                tell_s = math.inf
+                logger.warning("waiting for the Raft process, which is not ready yet")
             await asyncio.sleep(LINK_RETRY_S)
 
 

@@ -27,7 +27,20 @@ class StateMachine(Protocol):
 
     @property
     def raft_index(self) -> int:
-        """Index of the last entry that is durably in the state; 0 when there is none."""
+        """Index of the last entry that is in the state; 0 when there is none."""
+
+    @property
+    def known_index(self) -> int:
+        """Highest index known to have been applied here, hence committed. Above `raft_index` after
+        a loss of power: the entries between are in the journal and are applied again."""
+
+    @property
+    def durable_index(self) -> int:
+        """Highest index up to which the state is on the disk, whatever happens to the machine."""
+
+    @property
+    def chain_id(self) -> bytes:
+        """Identity of the cluster, 16 bytes."""
 
     @property
     def height(self) -> int:
@@ -46,13 +59,14 @@ class StateMachine(Protocol):
         """The state at `height`, for reads."""
 
     def apply(self, index: int, entry: bytes) -> list[bytes]:
-        """Apply the entry at Raft index `index` and make it durable together with the index.
+        """Apply the entry at Raft index `index` and write it together with the index, whole or not
+        at all when the process is killed.
 
         Returns one encoded receipt for each transaction of the entry, in order.
         """
 
     def skip(self, index: int) -> None:
-        """Record index `index`, which carries nothing for the state, durably."""
+        """Record index `index`, which carries nothing for the state."""
 
     def is_due(self, now_ms: int) -> bool:
         """Whether the passing of time alone would change the state at `now_ms`."""
@@ -66,5 +80,8 @@ class StateMachine(Protocol):
     def status(self) -> dict[str, Any]:
         """What a status command shows of the state; MessagePack types only."""
 
+    def flush(self) -> None:
+        """Put everything applied on the disk: `durable_index` is `raft_index` then."""
+
     def close(self) -> None:
-        """Release the store. Called once, when the process ends in order."""
+        """Flush and release the store. Called once, when the process ends in order."""

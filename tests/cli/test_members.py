@@ -166,7 +166,7 @@ def test_join_without_a_directory_says_how_to_make_one(
 def test_join_refuses_a_key_that_others_can_read(
     run: Run, directory: Path, started: list[Path]
 ) -> None:
-    for name in ("member.key", "secret"):
+    for name in ("member.key",):
         path = directory / "a" / name
         path.chmod(0o644)
         result = run("join", "--dir", directory / "a")

@@ -49,21 +49,23 @@ def test_layout_modes_and_content(tmp_path: Path) -> None:
     genesis = make(path)
     files = {str(one.relative_to(path)): one for one in path.rglob("*") if one.is_file()}
     assert sorted(files) == [
-        *("a/genesis.json", "a/member.key", "a/secret"),
-        *("b/genesis.json", "b/member.key", "b/secret"),
-        *("c/genesis.json", "c/member.key", "c/secret"),
-        *("client/client.key", "client/genesis.json", "genesis.json", "governance.key"),
+        *("a/ca.crt", "a/genesis.json", "a/member.key", "a/tls.pem"),
+        *("b/ca.crt", "b/genesis.json", "b/member.key", "b/tls.pem"),
+        *("c/ca.crt", "c/genesis.json", "c/member.key", "c/tls.pem"),
+        *("ca.crt", "ca.key", "client/client.key", "client/genesis.json"),
+        *("genesis.json", "governance.key"),
     ]
     for name, file in files.items():
         if name.endswith("genesis.json"):
             assert load_genesis(file) == genesis
-        else:
+        elif not name.endswith("ca.crt"):
             assert mode_of(file) == 0o600
-            assert len(file.read_text()) == 65
     assert all(mode_of(path / name) == 0o700 for name in ("a", "b", "c", "client"))
-    keys = {name: file.read_text() for name, file in files.items() if "genesis" not in name}
-    assert keys["a/secret"] == keys["b/secret"] == keys["c/secret"]
-    assert len(set(keys.values())) == len(keys) - 2
+    keys = {name: file.read_text() for name, file in files.items() if mode_of(file) == 0o600}
+    assert len(set(keys.values())) == len(keys), "no two share a key"
+    assert all(len(text) == 65 for name, text in keys.items() if name.endswith(".key"))
+    authorities = {file.read_text() for name, file in files.items() if name.endswith("ca.crt")}
+    assert len(authorities) == 1
 
 
 def test_genesis_says_who_is_who(tmp_path: Path) -> None:
@@ -96,7 +98,7 @@ def test_member_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert (member.name, member.host, member.port) == ("a", "10.0.0.1", 7100)
     assert member.address == "10.0.0.1:7100"
     assert member.key == public_key(member.seed) == genesis.members[0].key
-    assert len(member.secret) == 32
+    assert member.tls_path.name == "tls.pem"
     assert member.peers == {"b": "[::1]:7100", "c": "10.0.0.3:7100"}
     assert {member.store_path, member.journal_path, member.blobs_path} == {
         member.path / name for name in ("store", "journal", "blobs")

@@ -529,10 +529,10 @@ def test_a_lost_or_damaged_journal_is_refused(tmp_path: Path) -> None:
     with running_cluster(tmp_path, "a") as cluster:
         asyncio.run(fill(cluster))
         cluster.kill()
-        (journal,) = (tmp_path / "a" / "journal").iterdir()
+        (journal,) = (tmp_path / "a" / "journal").glob("*.wal")
         data = journal.read_bytes()
-        journal.write_bytes(data[:30] + b"?" + data[31:])
-        assert "is damaged at byte 8" in _refusal(cluster, "a")
+        journal.write_bytes(data[:600] + b"?" + data[601:])
+        assert "is damaged at byte 512" in _refusal(cluster, "a")
         journal.unlink()
         assert "they do not belong together" in _refusal(cluster, "a")
 

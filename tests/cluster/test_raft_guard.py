@@ -15,7 +15,8 @@ TERMS = [0, 1, 1, 2, 2, 2]
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Iterator[Journal]:
-    journal = Journal(tmp_path / "raft.log", committed_index=0)
+    journal = Journal(tmp_path / "journal", chain_id=bytes(16), committed_index=0)
+    journal.setCurrentTerm(max(TERMS), None)
     for index, term in enumerate(TERMS, 1):
         journal.add(b"\x00%d" % index, index, term)
     yield journal

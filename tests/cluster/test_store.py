@@ -1,16 +1,22 @@
 """The store: a view in key order, whole entries only, one owner, and clear refusals."""
 
+import errno
+import os
 import random
+import resource
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import plyvel
 import pytest
 
+from vcp_cluster.cluster.files import SystemFiles
 from vcp_cluster.cluster.store import SCHEMA, Store, StoreError
+from vcp_cluster.cluster.store_session import Session, read_session, write_session
 
 WRITER = """
 import sys
@@ -120,9 +126,10 @@ def test_a_log_cut_anywhere_in_its_last_entry_opens_without_it(tmp_path: Path) -
     before = log.stat().st_size
     store.commit([(b"a", b"2"), (b"b", b"2")], raft_index=2)
     after = log.stat().st_size
+    shutil.copytree(tmp_path / "store", tmp_path / "killed")
     store.close()
     for size in range(before, after):
-        shutil.copytree(tmp_path / "store", tmp_path / "cut")
+        shutil.copytree(tmp_path / "killed", tmp_path / "cut")
         with (tmp_path / "cut" / log.name).open("r+b") as file:
             file.truncate(size)
         cut = Store.open(tmp_path / "cut")
@@ -197,6 +204,182 @@ def test_a_path_that_cannot_be_a_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StoreError, match="cannot open store"):
         Store.open(tmp_path / "file" / "store")
+
+
+# Loss of power
+
+
+BOOT = "5b1c9a9e-0000-4000-8000-000000000001"
+NEXT_BOOT = "5b1c9a9e-0000-4000-8000-000000000002"
+
+
+def leave_killed(tmp_path: Path, *, count: int = 3, flushed: int = 0) -> Path:
+    """What a process leaves that applied `count` entries and was killed, `flushed` of them before
+    a flush."""
+    store = Store.open(tmp_path / "running", boot_id=BOOT)
+    for index in range(1, count + 1):
+        store.commit([(b"k%d" % index, b"%d" % index * 1_000)], raft_index=index)
+        if index == flushed:
+            store.flush()
+    path = tmp_path / "store"
+    shutil.copytree(tmp_path / "running", path)
+    store.close()
+    return path
+
+
+def aside(path: Path) -> Path:
+    return path.with_name("store.untrusted")
+
+
+def test_a_store_is_trusted_after_a_kill_or_an_orderly_stop(tmp_path: Path) -> None:
+    path = leave_killed(tmp_path)
+    store = Store.open(path, boot_id=BOOT)
+    assert (store.raft_index, store.known_index, store.durable_index) == (3, 3, 0)
+    store.close()
+    store = Store.open(path, boot_id=NEXT_BOOT)
+    assert (store.raft_index, store.known_index, store.durable_index) == (3, 3, 3)
+    assert [key for key, _ in store.iterate(b"")] == [b"k1", b"k2", b"k3"]
+    store.close()
+    assert not aside(path).exists()
+
+
+@pytest.mark.parametrize("boot_id", [NEXT_BOOT, ""])
+def test_after_a_loss_of_power_a_store_is_begun_anew(
+    tmp_path: Path, boot_id: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = leave_killed(tmp_path, flushed=2)
+    store = Store.open(path, boot_id=boot_id)
+    assert "it is rebuilt from the journal" in caplog.text
+    assert (store.raft_index, store.known_index, store.durable_index) == (0, 2, 0)
+    assert list(store.iterate(b"")) == []
+    for index in (1, 2):
+        assert aside(path).is_dir()
+        store.commit([], raft_index=index)
+    store.flush()
+    assert (store.known_index, store.durable_index) == (2, 2)
+    assert not aside(path).exists()
+    store.close()
+    again = Store.open(path, boot_id=BOOT)
+    assert again.raft_index == 2
+    again.close()
+
+
+def test_a_rebuild_survives_kills_and_further_losses_of_power(tmp_path: Path) -> None:
+    path = leave_killed(tmp_path, flushed=3)
+    store = Store.open(path, boot_id=NEXT_BOOT)
+    store.commit([], raft_index=1)
+    store.close()
+    store = Store.open(path, boot_id=BOOT)
+    assert (store.raft_index, store.known_index) == (1, 3)
+    shutil.copytree(path, tmp_path / "again" / "store")
+    shutil.copytree(aside(path), aside(tmp_path / "again" / "store"))
+    store.close()
+    store = Store.open(tmp_path / "again" / "store", boot_id=NEXT_BOOT)
+    assert (store.raft_index, store.known_index) == (0, 3)
+    rows = dict(plyvel.DB(str(aside(tmp_path / "again" / "store"))).iterator(prefix=b"k"))
+    assert list(rows) == [b"k1", b"k2", b"k3"]
+    store.close()
+
+
+def test_an_unclean_store_without_its_database_is_still_known(tmp_path: Path) -> None:
+    """The power went between setting the old one aside and beginning the new one."""
+    path = leave_killed(tmp_path, flushed=3)
+    path.rename(aside(path))
+    store = Store.open(path, boot_id=NEXT_BOOT)
+    assert (store.raft_index, store.known_index) == (0, 3)
+    store.close()
+
+
+def test_a_store_that_cannot_be_synced_after_a_kill_is_not_trusted(tmp_path: Path) -> None:
+    """The kernel failed to write a page in the background, and tells whoever syncs next."""
+
+    class Failing(SystemFiles):
+        def __init__(self, victim: int) -> None:
+            self.victim = victim
+
+        def fdatasync(self, file: int) -> None:
+            if os.fstat(file).st_ino == self.victim:
+                raise OSError(errno.EIO, "Input/output error")
+            super().fdatasync(file)
+
+    path = leave_killed(tmp_path)
+    (log,) = path.glob("*.log")
+    store = Store.open(path, boot_id=BOOT, files=Failing(log.stat().st_ino))
+    assert store.raft_index == 0
+    assert aside(path).is_dir()
+    store.close()
+
+
+def test_below_the_durable_mark_nothing_depends_on_a_log(tmp_path: Path) -> None:
+    """All logs are lost, which is the worst that a power cut can do; what was flushed is there."""
+    path = leave_killed(tmp_path, count=40, flushed=30)
+    for log in path.glob("*.log"):
+        log.write_bytes(b"")
+    database = plyvel.DB(str(path))
+    rows = dict(database.iterator(prefix=b"k"))
+    assert set(rows) == {b"k%d" % index for index in range(1, 31)}
+    assert database.get(b"\xffraft") == (30).to_bytes(8, "big")
+    database.close()
+
+
+def test_a_flush_that_fails_does_not_advance_the_mark(tmp_path: Path) -> None:
+    """Files may not grow beyond 64 KiB: LevelDB cannot write its table, and keeps it to itself."""
+    store = Store.open(tmp_path / "store")
+    rng = random.Random(1)
+    store.commit([(b"a", b"1")], raft_index=1)
+    store.flush()
+    store.commit([(b"k", rng.randbytes(200_000))], raft_index=2)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 10, hard))
+    try:
+        with pytest.raises(StoreError, match="cannot write"):
+            store.flush()
+        assert store.durable_index == 1
+        with pytest.raises(StoreError, match="cannot write"):
+            store.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    again = Store.open(tmp_path / "store")
+    assert (again.raft_index, again.durable_index) == (2, 1)
+    again.close()
+
+
+def test_a_store_behind_its_durable_mark_is_refused(tmp_path: Path) -> None:
+    path = leave_killed(tmp_path, count=2, flushed=2)
+    session = read_session(SystemFiles(), path)
+    write_session(SystemFiles(), path, msgspec.structs.replace(session, durable_index=9))
+    with pytest.raises(StoreError, match="stands at index 2, but everything up to 9"):
+        Store.open(path, boot_id=BOOT)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (None, "no file SESSION"),
+        (b"", "cannot be understood"),
+        (b"\xff" * 5_000, "cannot be understood"),
+        (b'{"format":2}', "cannot be understood"),
+        (msgspec.json.encode(Session(2, SCHEMA, "", True, 0, 0)), "has format 2"),
+        (
+            msgspec.json.encode(Session(1, SCHEMA + 1, "", False, 0, 0)),
+            "has schema 2; this release knows 1. Nothing was changed",
+        ),
+    ],
+)
+def test_a_session_that_is_not_understood_is_refused(
+    tmp_path: Path, content: bytes | None, complaint: str
+) -> None:
+    path = leave_killed(tmp_path)
+    if content is None:
+        (path / "SESSION").unlink()
+    else:
+        (path / "SESSION").write_bytes(content)
+    with pytest.raises(StoreError, match=complaint):
+        Store.open(path, boot_id=BOOT)
+    assert not aside(path).exists()
+    database = plyvel.DB(str(path))
+    assert database.get(b"k3") is not None
+    database.close()
 
 
 def _fill(path: Path, content: dict[bytes, bytes]) -> None:
