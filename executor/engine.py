@@ -72,6 +72,8 @@ def make_engine(
     # smaller than the other; the binding offers no attribute for it.
     bindings.wasmtime_config_async_stack_size_set(config.ptr(), native + _HOST_STACK_BYTES)
     set_checked(config, "max_wasm_stack", native)
+    # The rewriter hints which branches are hardly ever taken; there is no attribute for this either.
+    bindings.wasmtime_config_wasm_branch_hinting_set(config.ptr(), True)
     return Engine(config)
 
 

@@ -76,15 +76,24 @@ class Frame:
     f64_globals: frozenset[int]
 
 
-def instrument(body: Body, meter: Meter, frame: Frame) -> bytes:
-    """The rewritten body (declarations of locals and instructions) of a validated `body`."""
+@dataclass(frozen=True, slots=True)
+class Instrumented:
+    """A rewritten body: declarations of locals and instructions, as in a code section."""
+
+    content: bytes
+    unlikely: tuple[int, ...]
+    """Offsets in `content` of every added `if` whose inside hardly ever runs."""
+
+
+def instrument(body: Body, meter: Meter, frame: Frame) -> Instrumented:
+    """The rewritten form of a validated `body`."""
     flow = compute_flow(body)
     writer = _Writer(body, flow, meter, frame)
     writer.enter()
     for event, mark in zip(flow.events[:-1], flow.marks, strict=False):
         writer.write(event, mark)
     writer.leave(flow.events[-1])
-    return b"".join(writer.out)
+    return Instrumented(b"".join(writer.out), tuple(writer.unlikely))
 
 
 @lru_cache(maxsize=1024)
@@ -120,6 +129,8 @@ class _Writer:
 
     def __init__(self, body: Body, flow: Flow, meter: Meter, frame: Frame) -> None:
         self.out: list[bytes] = []
+        self.unlikely: list[int] = []
+        self._size = 0
         self._body = body
         self._code = body.code
         self._copied = body.start
@@ -145,31 +156,33 @@ class _Writer:
             + (_get(gas) + _I64_XOR + _set(path))
         )
         ask = spill + b"\x10" + encode.u32(meter.waypoint) + self._load
-        self._ask = _get(gas) + _get_global(meter.next) + _I64_LT_S + _IF + ask + _END
-        empty = _get(gas) + _I64_CONST + b"\0" + _I64_LT_S + _IF
+        self._is_due = _get(gas) + _get_global(meter.next) + _I64_LT_S
+        self._ask = _IF + ask + _END
+        self._is_empty = _get(gas) + _I64_CONST + b"\0" + _I64_LT_S
         # Nothing is spilled here: a branch straight to a trap is what keeps small loops fast.
-        self._stop = empty + _UNREACHABLE + _END
+        self._stop = _IF + _UNREACHABLE + _END
         mark = encode.signed(GUEST_TRAP_MARK)
         self._mark_own_end = _I64_CONST + mark + _set_global(meter.next)
         self._stack = meter.stack
 
     def enter(self) -> None:
         """Declare the locals, count the frame, load the meter, look at it."""
-        body, frame, out = self._body, self._frame, self.out
-        out.append(encode.u32(body.groups + 5))
-        out.append(self._code[body.groups_start : body.start])
-        out.append(b"\2\x7e\1\x7f\1\x7d\1\x7c\1\x7b")  # gas and path, length, one of each float
+        body, frame = self._body, self._frame
+        self._emit(encode.u32(body.groups + 5))
+        self._emit(self._code[body.groups_start : body.start])
+        self._emit(b"\2\x7e\1\x7f\1\x7d\1\x7c\1\x7b")  # gas and path, length, one of each float
         if frame.counted_bytes:
             count = _get_global(self._stack) + _I32_CONST + encode.signed(frame.counted_bytes)
-            out.append(count + _I32_SUB + _tee(self._length) + _set_global(self._stack))
-            out.append(_get(self._length) + _I32_CONST + b"\0" + _I32_LT_S)
-            out.append(_IF + _UNREACHABLE + _END)
-        out.append(self._load)
+            self._emit(count + _I32_SUB + _tee(self._length) + _set_global(self._stack))
+            self._emit(_get(self._length) + _I32_CONST + b"\0" + _I32_LT_S)
+            self._emit_unlikely(self._stop)
+        self._emit(self._load)
         if self._checked:
-            out.append(self._mix + self._ask)
+            self._emit(self._mix + self._is_due)
+            self._emit_unlikely(self._ask)
         if self._flow.leaves_early:
             # Branches out of the function end at this block, behind which the meter is spilled.
-            out.append(b"\x02" + frame.results)
+            self._emit(b"\x02" + frame.results)
 
     def leave(self, last: Event) -> None:
         """Spill the meter behind the last instruction and close the body."""
@@ -178,11 +191,11 @@ class _Writer:
         if joined:
             if last[3] != DEAD:
                 self._count()
-            self.out.append(_END)
+            self._emit(_END)
         if joined or last[3] != DEAD:
             self._spill()
             self._forget_frame()
-        self.out.append(_END)
+        self._emit(_END)
 
     def write(self, event: Event, mark: bool) -> None:
         """Write up to `event` and, unless it is left for the next run, the event itself."""
@@ -202,24 +215,26 @@ class _Writer:
             self._insert(start)
             self._count()
             if mark:
-                self.out.append(self._mix)
+                self._emit(self._mix)
                 self._insert(end)
-                self.out.append(self._stop)
+                self._emit(self._is_empty)
+                self._emit_unlikely(self._stop)
             else:
                 self._insert(end)
-                self.out.append(self._mix + self._ask)
+                self._emit(self._mix + self._is_due)
+                self._emit_unlikely(self._ask)
         elif opcode in (op.CALL, op.CALL_INDIRECT):
             self._insert(start)
             self._spill()
             self._insert(end)
-            self.out.append(self._load)
+            self._emit(self._load)
         elif opcode in (op.UNREACHABLE, op.RETURN):
             self._insert(start)
             self._spill()
             if opcode == op.RETURN:
                 self._forget_frame()
             else:
-                self.out.append(self._mark_own_end)
+                self._emit(self._mark_own_end)
         elif opcode == op.MEMORY_GROW or opcode in op.BULK:
             self._insert(start)
             self._charge_length(0 if opcode == op.MEMORY_GROW else BULK_SHIFT)
@@ -235,22 +250,31 @@ class _Writer:
             self._pending += event[3]
             self._insert(event[1])
 
+    def _emit(self, code: bytes) -> None:
+        self.out.append(code)
+        self._size += len(code)
+
+    def _emit_unlikely(self, code: bytes) -> None:
+        """Write code that begins with an `if` whose inside hardly ever runs."""
+        self.unlikely.append(self._size)
+        self._emit(code)
+
     def _insert(self, position: int) -> None:
         """Copy the original up to `position`, where something is to be put in."""
         if position > self._copied:
-            self.out.append(self._code[self._copied : position])
+            self._emit(self._code[self._copied : position])
             self._copied = position
 
     def _count(self) -> None:
         """Take what is pending from the gas."""
         if self._pending:
-            self.out.append(self._get_gas + _minus(self._pending) + self._set_gas)
+            self._emit(self._get_gas + _minus(self._pending) + self._set_gas)
             self._pending = 0
 
     def _spill(self) -> None:
         """Put gas and path where others see them; the locals are stale from here on."""
         count = _minus(self._pending) if self._pending else b""
-        self.out.append(self._get_gas + count + self._spill_gas + self._spill_path)
+        self._emit(self._get_gas + count + self._spill_gas + self._spill_path)
         self._pending = 0
 
     def _forget_frame(self) -> None:
@@ -258,16 +282,17 @@ class _Writer:
         if self._frame.counted_bytes:
             size = _I32_CONST + encode.signed(self._frame.counted_bytes)
             count = _get_global(self._stack) + size + _I32_ADD
-            self.out.append(count + _set_global(self._stack))
+            self._emit(count + _set_global(self._stack))
 
     def _charge_length(self, shift: int) -> None:
         """Charge for the length on top of the stack, and stop before the work if gas is out."""
         length = _get(self._length) + _I64_EXTEND_I32_U
         if shift:
             length += _I64_CONST + encode.signed(shift) + _I64_SHR_U
-        self.out.append(_tee(self._length) + self._get_gas + _minus(self._pending))
-        self.out.append(length + _I64_SUB + self._set_gas)
-        self.out.append(self._get_gas + self._spill_gas + self._stop)
+        self._emit(_tee(self._length) + self._get_gas + _minus(self._pending))
+        self._emit(length + _I64_SUB + self._set_gas)
+        self._emit(self._get_gas + self._spill_gas + self._is_empty)
+        self._emit_unlikely(self._stop)
         self._pending = 0
 
     def _canonicalise(self, event: Event) -> None:
@@ -293,13 +318,13 @@ class _Writer:
         self._insert(start)
         value = _get(local)
         if self._frame.nan_branches:
-            self.out.append(_set(local) + value + value + not_equal + _IF)
-            self.out.append(nan + _set(local) + _END + value)
+            self._emit(_set(local) + value + value + not_equal)
+            self._emit_unlikely(_IF + nan + _set(local) + _END + value)
         else:
-            self.out.append(_set(local) + nan + value + value + value + not_equal + _SELECT)
+            self._emit(_set(local) + nan + value + value + value + not_equal + _SELECT)
 
     def _canonicalise_lanes(self, end: int, nan: bytes, equal: bytes) -> None:
         """Behind the instruction that made the vector: who sees its bits later is not known."""
         self._insert(end)
         value = _get(self._v128)
-        self.out.append(_tee(self._v128) + nan + value + value + equal + _V128_BITSELECT)
+        self._emit(_tee(self._v128) + nan + value + value + equal + _V128_BITSELECT)

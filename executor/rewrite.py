@@ -5,7 +5,8 @@ Added at the end of what is there, so that every index of the original keeps its
   waypoint is due), `__vcp_path` (a fingerprint of the way that control took), `__vcp_stack`;
 - a table of one, `__vcp_table`, where the host puts its function, and a function that calls it;
 - the export `__vcp_g<index>` of every mutable global that holds a number.
-Custom sections and dead code are left out.
+Custom sections and dead code are left out; hints for the engine say which of the added branches are
+hardly ever taken, and change no result.
 
 The module must have been validated before: what was invalid might become valid by what is added.
 """
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from vcp_cluster.executor.callgraph import plan_stack
-from vcp_cluster.executor.instrument import Frame, Meter, instrument
+from vcp_cluster.executor.instrument import Frame, Instrumented, Meter, instrument
 from vcp_cluster.executor.wasm import encode
 from vcp_cluster.executor.wasm import module as wasm
 from vcp_cluster.executor.wasm import opcodes as op
@@ -37,6 +38,8 @@ before the rewriting is so behind it.
 """
 
 _NO_RESULT: Final = b"\x40"
+_CUSTOM_SECTION: Final = 0
+_UNLIKELY: Final = b"\1\0"  # one byte, which is 0
 _OBSERVERS: Final = op.F32_OBSERVERS | op.F64_OBSERVERS | {op.GLOBAL_SET}
 _ORDER: Final = (
     wasm.TYPES_SECTION,
@@ -47,6 +50,7 @@ _ORDER: Final = (
     wasm.EXPORTS_SECTION,
     wasm.ELEMENTS_SECTION,
     wasm.DATA_COUNT_SECTION,
+    _CUSTOM_SECTION,  # the hints, which must stand before the code
     wasm.CODE_SECTION,
     wasm.DATA_SECTION,
 )
@@ -77,7 +81,8 @@ def rewrite(module: Module, bodies: Sequence[Body]) -> Rewritten:
         stack=first + 3,
         waypoint=len(module.functions),
     )
-    code = _write_bodies(module, bodies, meter, types)
+    written = _write_bodies(module, bodies, meter, types)
+    code = [encode.u32(len(body.content)) + body.content for body in written]
     void = types.index(((), ()))
     code.append(_write_asking(meter, void, table=len(module.tables)))
     contents = dict(module.sections)
@@ -91,6 +96,7 @@ def rewrite(module: Module, bodies: Sequence[Body]) -> Rewritten:
         contents, wasm.EXPORTS_SECTION, _added_exports(meter, mutable, len(module.tables))
     )
     contents[wasm.CODE_SECTION] = encode.vector(code)
+    contents[_CUSTOM_SECTION] = _write_hints(written)
     sections = [encode.section(number, contents[number]) for number in _ORDER if number in contents]
     return Rewritten(wasm.HEADER + b"".join(sections), mutable)
 
@@ -125,7 +131,7 @@ class _Types:
 
 def _write_bodies(
     module: Module, bodies: Sequence[Body], meter: Meter, types: _Types
-) -> list[bytes]:
+) -> list[Instrumented]:
     plan = plan_stack(module, bodies)
     f32, f64 = (
         frozenset(i for i, (kind, _) in enumerate(module.globals) if kind == wanted)
@@ -144,9 +150,18 @@ def _write_bodies(
             f32_globals=f32,
             f64_globals=f64,
         )
-        content = instrument(body, meter, frame)
-        written.append(encode.u32(len(content)) + content)
+        written.append(instrument(body, meter, frame))
     return written
+
+
+def _write_hints(written: Sequence[Instrumented]) -> bytes:
+    """The content of the custom section that tells unlikely branches (branch hinting proposal)."""
+    functions = []
+    for function, body in enumerate(written):
+        if body.unlikely:
+            hints = [encode.u32(offset) + _UNLIKELY for offset in body.unlikely]
+            functions.append(encode.u32(function) + encode.vector(hints))
+    return encode.name("metadata.code.branch_hint") + encode.vector(functions)
 
 
 def _write_asking(meter: Meter, void: int, table: int) -> bytes:

@@ -4,14 +4,16 @@
 new number of the rewriter (profile.py): commitments of the old bytes and of the new ones differ.
 """
 
+import random
 from pathlib import Path
 
 import pytest
-from wasmtime import Engine, Module, wat2wasm
+from wasmtime import Engine, Module, WasmtimeError, wat2wasm
 
 from vcp_cluster.examples import EXAMPLES
-from vcp_cluster.executor import Status, TrapClass
+from vcp_cluster.executor import ModuleError, Status, TrapClass
 from vcp_cluster.executor.callgraph import UNCOUNTED_BYTES_MAX, compute_frame_bytes, plan_stack
+from vcp_cluster.executor.engine import make_engine
 from vcp_cluster.executor.rewrite import NAN_BRANCHES_TIMES_LOCALS_MAX, Rewritten, rewrite
 from vcp_cluster.executor.wasm.module import read_bodies, read_module
 
@@ -60,6 +62,27 @@ def test_a_golden_module_runs_alike_everywhere(in_process) -> None:
 def test_the_globals_that_are_watched() -> None:
     """Mutable numbers, by index; not the constant one."""
     assert rewritten(SOURCES["all"]()).globals == ((0, "__vcp_g0"), (1, "__vcp_g1"))
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_whatever_is_valid_stays_valid(name: str) -> None:
+    """Damaged modules that the engine still takes: the rewriter must neither raise nor break them."""
+    engine = make_engine(1 << 20)
+    rng = random.Random(name)
+    original = SOURCES[name]()
+    valid = 0
+    for _ in range(400):
+        module = bytearray(original)
+        module[rng.randrange(8, len(module))] = rng.randrange(256)
+        try:
+            read = read_module(bytes(module))
+            bodies = read_bodies(read)
+            Module.validate(engine, bytes(module))
+        except (ModuleError, WasmtimeError):
+            continue
+        valid += 1
+        Module.validate(engine, rewrite(read, bodies).wasm)
+    assert valid > 20
 
 
 # --- NaNs --------------------------------------------------------------------------------------
