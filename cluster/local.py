@@ -39,6 +39,14 @@ STOP_TIMEOUT_S = 15.0
 _POLL_S = 0.05
 
 
+def get_own_port() -> int:
+    """Where this process begins its search for ports.
+
+    Two clusters that are made at the same time would else find the same ports free.
+    """
+    return FIRST_PORT + os.getpid() % PLACES * PLACE_PORTS
+
+
 def find_ports(members: int, first_port: int = FIRST_PORT) -> int:
     """The first port of a free range for so many members on loopback, `first_port` or above.
 
@@ -84,11 +92,9 @@ class LocalCluster:
     ) -> LocalCluster:
         """Make the directories of a new cluster on free ports of this machine.
 
-        The search begins at `first_port`, or at a place of this process's own: two that are made at
-        the same time would else find the same ports free.
+        The search begins at `first_port`, or at this process's own place.
         """
-        own = FIRST_PORT + os.getpid() % PLACES * PLACE_PORTS
-        first = find_ports(members, own if first_port is None else first_port)
+        first = find_ports(members, get_own_port() if first_port is None else first_port)
         genesis = initialise(
             directory,
             [

@@ -115,11 +115,12 @@ def apply(view: View, data: bytes, checks: Sequence[SignatureCheck]) -> Applied:
     _process_draws(state, head, root)
     has_more = _process_deadlines(state, head)
     has_more |= _process_forgetting(state, head)
-    receipts = []
+    receipts, log = [], _TransactionLog(state)
     for position, transaction in enumerate(entry.transactions):
         check = checks[position] if position < len(checks) else NOT_VALID
         outcome = _process_transaction(state, transaction, check, position, head, root)
-        receipts.append(_record(state, transaction, outcome, position, head))
+        receipts.append(_record(state, log, transaction, outcome, position, head))
+    log.close()
     has_more |= _process_assignments(state, head, root)
     writes, head = _close(overlay, _replace(head, has_more=has_more))
     return Applied(tuple(receipts), writes, head)
@@ -363,7 +364,12 @@ def _run_operations(
 
 
 def _record(
-    state: State, data: bytes, outcome: _Outcome, position: int, head: Head
+    state: State,
+    log: _TransactionLog,
+    data: bytes,
+    outcome: _Outcome,
+    position: int,
+    head: Head,
 ) -> TransactionReceipt:
     """Append the outcome to the transaction log and remember the nonce; a repeat does neither."""
     first = outcome.first
@@ -377,7 +383,7 @@ def _record(
             first.code,
             first.operation,
         )
-    index = _append_to_log(state, data, outcome, position, head)
+    index = log.append(data, outcome, position, head)
     envelope = outcome.envelope
     if envelope is not None:
         state.overlay.put(schema.TRANSACTION + outcome.tx_id, schema.u64(index))
@@ -408,23 +414,42 @@ def _record(
     )
 
 
-def _append_to_log(state: State, data: bytes, outcome: _Outcome, position: int, head: Head) -> int:
-    log = state.get_log()
-    leaf = encode(
-        LogLeaf(
-            version=RECORD_VERSION,
-            height=head.height,
-            position=position,
-            time_ms=head.time_ms,
-            envelope_hash=compute_envelope_hash(data),
-            code=int(outcome.code),
-            operation=outcome.operation,
+class _TransactionLog:
+    """The transaction log during one entry: its state is written once, at the end.
+
+    A batch that is sealed in this entry therefore names the log as it was before the entry.
+    """
+
+    def __init__(self, state: State) -> None:
+        self._overlay = state.overlay
+        self._state = state
+        self._frontier = Frontier.decode(state.get_log().frontier)
+        self._size_before = self._frontier.size
+
+    def append(self, data: bytes, outcome: _Outcome, position: int, head: Head) -> int:
+        """Add a leaf for a transaction, and keep its envelope; the leaf's index."""
+        leaf = encode(
+            LogLeaf(
+                version=RECORD_VERSION,
+                height=head.height,
+                position=position,
+                time_ms=head.time_ms,
+                envelope_hash=compute_envelope_hash(data),
+                code=int(outcome.code),
+                operation=outcome.operation,
+            )
         )
-    )
-    frontier, tree = Frontier.decode(log.frontier).append_with_nodes(RFC9162, RFC9162.leaf(leaf))
-    for level, index, value in tree:
-        state.overlay.put(schema.tree_key(schema.LOG_TREE, level, index), value)
-    state.overlay.put(schema.LOG_LEAF + schema.u64(log.size), leaf)
-    state.overlay.put(schema.ENVELOPE + schema.u64(log.size), data)
-    state.put_log(LogState(RECORD_VERSION, frontier.size, frontier.encode()))
-    return log.size
+        index = self._frontier.size
+        self._frontier, tree = self._frontier.append_with_nodes(RFC9162, RFC9162.leaf(leaf))
+        for level, number, value in tree:
+            self._overlay.put(schema.tree_key(schema.LOG_TREE, level, number), value)
+        self._overlay.put(schema.LOG_LEAF + schema.u64(index), leaf)
+        self._overlay.put(schema.ENVELOPE + schema.u64(index), data)
+        return index
+
+    def close(self) -> None:
+        """Write the log's state, if it grew."""
+        if self._frontier.size != self._size_before:
+            self._state.put_log(
+                LogState(RECORD_VERSION, self._frontier.size, self._frontier.encode())
+            )

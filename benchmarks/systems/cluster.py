@@ -38,7 +38,7 @@ from vcp_cluster.ledger.keys import hash_content, public_key
 from vcp_cluster.ledger.operations import Transfer
 from vcp_cluster.ledger.transactions import OPERATIONS_MAX, parse_transaction, sign_transaction
 
-FSYNC = False
+FSYNC = True
 """Whether members sync what they acknowledge. A test compares this with the journal's source."""
 
 PAYERS = 256
