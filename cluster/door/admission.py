@@ -83,6 +83,9 @@ class Admission:
         is known and the operations could be right.
         """
         parsed = parse_request(transactions)
+        for index, transaction in enumerate(parsed):
+            if not self._are_cosigners_possible(transaction):
+                raise refused(Code.NOT_GOVERNANCE, index)
         signed = await self._run_each(verify_envelope, parsed)
         state, head = await self._read_state(parsed)
         strangers = 0
@@ -116,6 +119,13 @@ class Admission:
 
     def _verify_operations(self, parsed: ParsedTransaction) -> bool:
         return all(verify_operations(parsed, self._claims.is_true))
+
+    def _are_cosigners_possible(self, parsed: ParsedTransaction) -> bool:
+        """Whether cosignatures are of governance keys, one of each: no others count for anything."""
+        keys = [cosignature.key for cosignature in parsed.signed.cosignatures]
+        return len(set(keys)) == len(keys) and set(keys) <= set(
+            self._reader.genesis.governance.keys
+        )
 
     def _are_attestations_possible(self, parsed: ParsedTransaction) -> bool:
         """Whether attestations are of members, one of each: anybody can sign any number."""

@@ -13,7 +13,7 @@ from vcp_cluster.cluster.door.strangers import BURST, PER_S, Strangers
 from vcp_cluster.ledger.commitments import Attestation, attest_blob
 from vcp_cluster.ledger.domains import DOMAIN_BLOB
 from vcp_cluster.ledger.keys import is_signed, public_key, sign
-from vcp_cluster.ledger.operations import AnyOperation, RegisterNode, SubmitTask
+from vcp_cluster.ledger.operations import AnyOperation, RegisterNode, SubmitTask, Transfer
 from vcp_cluster.ledger.transactions import sign_transaction
 
 from .fake_ledger import (
@@ -28,6 +28,7 @@ from .fake_ledger import (
 )
 
 STRANGER_SEED = b"stranger".ljust(32, b"\0")
+GOVERNANCE_SEED = b"governance".ljust(32, b"\0")
 BLOB = b"\x01" * 32
 
 
@@ -44,7 +45,9 @@ class Door:
         self.asked += 1
         return is_signed(*claim)
 
-    async def send(self, seed: bytes, *operations: AnyOperation) -> None:
+    async def send(
+        self, seed: bytes, *operations: AnyOperation, cosigners: tuple[bytes, ...] = ()
+    ) -> None:
         """Admit one transaction; raise `Problem`."""
         transaction = sign_transaction(
             seed,
@@ -52,6 +55,7 @@ class Door:
             nonce=1,
             valid_until_ms=START_MS + 60_000,
             operations=operations,
+            cosigner_seeds=cosigners,
         )
         await self.admission.admit([transaction])
 
@@ -117,6 +121,18 @@ async def test_a_client_cannot_make_members_check_signatures_of_its_own_keys(
         code = await refusal_of(door, CLIENT_SEED, make_task(*attestations))
         assert code == "attestation_invalid"
     assert door.asked == 0
+
+
+@asynchronous
+async def test_cosignatures_of_keys_that_count_for_nothing_are_refused_unchecked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    door = Door(monkeypatch)
+    monkeypatch.setattr(admission, "verify_envelope", None)  # it would be called in vain
+    for cosigners in ((STRANGER_SEED,), (GOVERNANCE_SEED, GOVERNANCE_SEED)):
+        with pytest.raises(Problem) as caught:
+            await door.send(CLIENT_SEED, Transfer(BLOB, 1), cosigners=cosigners)
+        assert caught.value.code == "not_governance"
 
 
 @asynchronous
