@@ -100,6 +100,7 @@ class Code(enum.IntEnum):
     ANCHOR_FEE_INVALID = 141
     ANCHOR_FEE_OVER_CAP = 142
     ANCHOR_SIGNATURE_INVALID = 143
+    ANCHOR_LANE_CHANGED = 144
 
 
 CODE_MEANINGS: dict[Code, str] = {
@@ -174,4 +175,5 @@ CODE_MEANINGS: dict[Code, str] = {
     Code.ANCHOR_FEE_INVALID: "the fee is zero, or not above that of the variant it replaces",
     Code.ANCHOR_FEE_OVER_CAP: "the fee is above the cluster's limit for one anchor",
     Code.ANCHOR_SIGNATURE_INVALID: "the anchor is not signed by the seal's key",
+    Code.ANCHOR_LANE_CHANGED: "the anchors have moved on since they were looked at; look again",
 }

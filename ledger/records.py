@@ -307,10 +307,11 @@ class AnchorLane(Record, frozen=True):
     `retracted` are sizes of later anchors that wait until the pending one is final again. `holder`
     is the member that acts, until `lease_until_ms`. `position` is the furthest that any holder's
     node has seen the backend's chain (big endian; chain work for Bitcoin). `halt` says why nothing
-    moves, or is empty.
+    moves, or is empty. `revision` counts the changes, but for those of the lease.
     """
 
     version: Unsigned
+    revision: Unsigned
     pending: Unsigned
     final: Unsigned
     retracted: tuple[Unsigned, ...]

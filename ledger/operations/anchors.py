@@ -68,6 +68,11 @@ def _raise_position(lane: AnchorLane, position: bytes) -> AnchorLane:
     return _replace(lane, position=position) if _is_ahead(position, lane.position) else lane
 
 
+def _put_lane(context: Context, backend: str, lane: AnchorLane) -> None:
+    """Write a lane that has changed in more than its lease."""
+    context.state.put_lane(backend, _replace(lane, revision=lane.revision + 1))
+
+
 def _is_ahead(position: bytes, other: bytes) -> bool:
     return int.from_bytes(position, "big") > int.from_bytes(other, "big")
 
@@ -170,7 +175,7 @@ class AnchorIntent(Operation, tag=41, frozen=True):
                 finality=b"",
             )
         )
-        context.state.put_lane(self.backend, _replace(lane, pending=self.size))
+        _put_lane(context, self.backend, _replace(lane, pending=self.size))
 
 
 class _Variant(Operation, frozen=True):
@@ -203,6 +208,7 @@ class _Variant(Operation, frozen=True):
         anchor = context.state.get_anchor(self.backend, self.size)
         assert anchor is not None, "checked"
         context.state.put_anchor(_replace(anchor, raws=(*anchor.raws, self.raw)))
+        _put_lane(context, self.backend, context.state.get_lane(self.backend))
 
 
 class AnchorBump(_Variant, tag=45, frozen=True):
@@ -271,7 +277,7 @@ class AnchorObserved(Operation, tag=42, frozen=True):
             )
         )
         lane = context.state.get_lane(self.backend)
-        context.state.put_lane(self.backend, _raise_position(lane, self.position))
+        _put_lane(context, self.backend, _raise_position(lane, self.position))
 
 
 class AnchorFinal(Operation, tag=43, frozen=True):
@@ -310,7 +316,8 @@ class AnchorFinal(Operation, tag=43, frozen=True):
         )
         lane = _raise_position(context.state.get_lane(self.backend), self.position)
         pending = lane.retracted[0] if lane.retracted else 0
-        context.state.put_lane(
+        _put_lane(
+            context,
             self.backend,
             _replace(
                 lane,
@@ -382,24 +389,29 @@ class AnchorRetract(Operation, tag=47, frozen=True):
                 final=undone[-1].previous,
                 retracted=(*waiting, *lane.retracted),
             )
-        state.put_lane(self.backend, lane)
+        _put_lane(context, self.backend, lane)
 
 
 class AnchorHalt(Operation, tag=48, frozen=True):
     """Stop a backend, for a reason; or let it go on, with an empty one.
 
-    Going on also forgets how far the chain was seen, in case a node said too much.
+    `revision` is the lane's that the sender has looked at: what looks like a stranger's transaction
+    may be one that entered the ledger a moment ago. Going on also ends the lease and forgets how far
+    the chain was seen, in case a node said too much.
     """
 
     backend: ShortText
     reason: DetailText
+    revision: Unsigned
 
     def check(self, context: Context) -> Code:
-        """NOT_A_MEMBER, ANCHOR_BACKEND_UNKNOWN."""
+        """NOT_A_MEMBER, ANCHOR_BACKEND_UNKNOWN, ANCHOR_LANE_CHANGED."""
         if not context.is_member:
             return Code.NOT_A_MEMBER
         if self.backend not in context.genesis.anchors.backends:
             return Code.ANCHOR_BACKEND_UNKNOWN
+        if context.state.get_lane(self.backend).revision != self.revision:
+            return Code.ANCHOR_LANE_CHANGED
         return Code.OK
 
     def effect(self, context: Context) -> None:
@@ -407,4 +419,4 @@ class AnchorHalt(Operation, tag=48, frozen=True):
         lane = _replace(context.state.get_lane(self.backend), halt=self.reason)
         if not self.reason:
             lane = _replace(lane, position=b"", holder=b"", lease_until_ms=0)
-        context.state.put_lane(self.backend, lane)
+        _put_lane(context, self.backend, lane)
