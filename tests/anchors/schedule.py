@@ -17,9 +17,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from vcp_cluster.cluster.anchors.bitcoin.anchorer import AnchorerSettings
 from vcp_cluster.cluster.anchors.bitcoin.fees import FeePolicy
 from vcp_cluster.cluster.anchors.bitcoin.rpc import NodeError
+from vcp_cluster.cluster.anchors.bitcoin.variants import AnchorerOptions
 from vcp_cluster.cluster.errors import InvalidTransaction
 from vcp_cluster.ledger.anchors.bitcoin import parse_variant
 from vcp_cluster.ledger.bitcoin.transaction import Transaction
@@ -71,7 +71,7 @@ class Schedule:
         policy = FeePolicy(
             target_blocks=self.random.choice((1, 2, 4)), rate_max=60_000, budget_per_day=10**9
         )
-        self.world = World(chain, value=50_000_000, options=AnchorerSettings(policy=policy))
+        self.world = World(chain, value=50_000_000, options=AnchorerOptions(policy=policy))
         self.ledgers: dict[str, MortalLedger] = {}
         self._fuse = -1
         self._old: list[MemoryStore] = []

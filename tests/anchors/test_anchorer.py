@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from vcp_cluster.ledger.records import AnchorStatus
 
 from ..cluster.fake_ledger import asynchronous

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from vcp_cluster.cluster.anchors.bitcoin.anchorer import AnchorerSettings, BitcoinAnchorer
+from vcp_cluster.cluster.anchors.bitcoin.anchorer import BitcoinAnchorer
 from vcp_cluster.cluster.anchors.bitcoin.signer import KeySigner, compute_seal_script
+from vcp_cluster.cluster.anchors.bitcoin.variants import AnchorerOptions
 from vcp_cluster.ledger import schema, settlement
 from vcp_cluster.ledger.anchor_settings import BITCOIN, AnchorSettings, BitcoinSettings
 from vcp_cluster.ledger.anchors.bitcoin import parse_variant
@@ -52,14 +53,14 @@ class World:
         chain: RegtestChain,
         *,
         confirmations: int = 3,
-        options: AnchorerSettings | None = None,
+        options: AnchorerOptions | None = None,
         value: int = SEAL_VALUE,
     ) -> None:
         self.chain = chain
         self.funding = chain.pay(SCRIPT, value)
         self.settings = make_settings(self.funding, confirmations=confirmations)
         self.ledger = FakeChain(make_genesis(anchors=AnchorSettings((BITCOIN,), (self.settings,))))
-        self.options = options or AnchorerSettings()
+        self.options = options or AnchorerOptions()
         self.nodes: dict[str, DirectNode] = {}
         self.members: dict[str, FakeLedger] = {}
         self.anchorers: dict[str, BitcoinAnchorer] = {}

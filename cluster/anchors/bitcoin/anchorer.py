@@ -21,7 +21,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 from vcp_cluster.cluster.anchors.bitcoin.chain import (
     Location,
@@ -35,14 +34,6 @@ from vcp_cluster.cluster.anchors.bitcoin.chain import (
     prove,
     read_header,
 )
-from vcp_cluster.cluster.anchors.bitcoin.fees import (
-    FeeMarket,
-    FeePolicy,
-    choose_rate,
-    compute_fee,
-    compute_replacement,
-    read_market,
-)
 from vcp_cluster.cluster.anchors.bitcoin.replies import Outcome, broadcast
 from vcp_cluster.cluster.anchors.bitcoin.rpc import (
     BitcoinNode,
@@ -50,19 +41,23 @@ from vcp_cluster.cluster.anchors.bitcoin.rpc import (
     NodeMisconfigured,
     NodeUnavailable,
 )
-from vcp_cluster.cluster.anchors.bitcoin.signer import Signer, estimate_size
-from vcp_cluster.cluster.anchors.bitcoin.view import LaneView, block_of, evidence_of, read_view
+from vcp_cluster.cluster.anchors.bitcoin.signer import Signer
+from vcp_cluster.cluster.anchors.bitcoin.variants import AnchorerOptions, VariantMaker
+from vcp_cluster.cluster.anchors.bitcoin.view import (
+    LaneView,
+    block_of,
+    evidence_of,
+    read_final,
+    read_view,
+)
 from vcp_cluster.cluster.door.context import Ledger
 from vcp_cluster.cluster.door.problems import Problem
 from vcp_cluster.cluster.errors import VcpError
-from vcp_cluster.ledger import schema
-from vcp_cluster.ledger.anchor_settings import BITCOIN, BitcoinSettings, seal_script_of
-from vcp_cluster.ledger.anchors.bitcoin import BlockEvidence, SignedAnchor, settings_of
-from vcp_cluster.ledger.anchors.bitcoin import compute_fee as compute_variant_fee
-from vcp_cluster.ledger.bitcoin.reader import BitcoinInvalid, hash256, to_display
-from vcp_cluster.ledger.bitcoin.seal import Coin, build_anchor, find_coin
+from vcp_cluster.ledger.anchor_settings import BITCOIN
+from vcp_cluster.ledger.anchors.bitcoin import BlockEvidence, settings_of
+from vcp_cluster.ledger.bitcoin.reader import hash256, to_display
 from vcp_cluster.ledger.bitcoin.transaction import Transaction
-from vcp_cluster.ledger.encoding import decode_stored, encode
+from vcp_cluster.ledger.encoding import encode
 from vcp_cluster.ledger.operations import (
     AnchorBump,
     AnchorFinal,
@@ -75,33 +70,13 @@ from vcp_cluster.ledger.operations import (
     AnyOperation,
 )
 from vcp_cluster.ledger.operations.anchors import LEASE_MS, RETRACT_MAX, VARIANTS_MAX
-from vcp_cluster.ledger.records import Anchor, AnchorStatus
+from vcp_cluster.ledger.records import Anchor
 
-POLL_S = 5.0
 MISCONFIGURED_PAUSE_S = 60.0
-DAY_MS = 86_400_000
 # How far down a stranger's spending of the first coin is looked for: two weeks of blocks.
 SCAN_BLOCKS_MAX = 2_016
-_DAY_ANCHORS_MAX = 200
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TopUp:
-    """A coin for the seal: the transaction that made it, without witnesses, and which output."""
-
-    parent: Transaction
-    output: int
-
-
-@dataclass(frozen=True)
-class AnchorerSettings:
-    """What one member's operator chose. Seconds are between looks at the node."""
-
-    policy: FeePolicy = field(default_factory=FeePolicy)
-    top_ups: tuple[TopUp, ...] = ()
-    poll_s: float = POLL_S
 
 
 def wall_ms() -> int:
@@ -117,20 +92,26 @@ class BitcoinAnchorer:
         ledger: Ledger,
         node: BitcoinNode,
         signer: Signer | None,
-        settings: AnchorerSettings,
+        options: AnchorerOptions,
         *,
         now_ms: Callable[[], int] = wall_ms,
     ) -> None:
         self._ledger = ledger
         self._node = node
-        self._signer = signer
-        self._options = settings
+        self._options = options
         self._now_ms = now_ms
+        self._settings = settings_of(ledger.genesis)
         self._scan = SpenderScan()
+        self._maker_or_none = None
+        if signer is not None:
+            self._maker_or_none = VariantMaker(
+                ledger, self._settings, node, signer, options, now_ms
+            )
 
     @property
-    def _settings(self) -> BitcoinSettings:
-        return settings_of(self._ledger.genesis)
+    def _maker(self) -> VariantMaker:
+        assert self._maker_or_none is not None, "only the holder makes variants, and it has the key"
+        return self._maker_or_none
 
     async def run(self) -> None:
         """Step for ever. A node that is down or wrong stops anchors, and nothing else."""
@@ -160,7 +141,7 @@ class BitcoinAnchorer:
         if gone is None and not view.has_work:
             return False
         if not self._is_holder(view):
-            if self._signer is not None and self._may_claim(view):
+            if self._maker_or_none is not None and self._may_claim(view):
                 return await self._submit(AnchorLease(BITCOIN, self._settings.network, tip.work))
             await self._broadcast_pending(view)
             return False
@@ -177,7 +158,7 @@ class BitcoinAnchorer:
     # --- who acts ------------------------------------------------------------------------------
 
     def _is_holder(self, view: LaneView) -> bool:
-        is_mine = view.lane.holder == self._ledger.member.key and self._signer is not None
+        is_mine = view.lane.holder == self._ledger.member.key and self._maker_or_none is not None
         return is_mine and self._now_ms() < view.lane.lease_until_ms
 
     def _may_claim(self, view: LaneView) -> bool:
@@ -202,23 +183,13 @@ class BitcoinAnchorer:
             if anchor is None or await is_active(self._node, block_of(anchor)):
                 break
             gone = anchor
-            anchor = await self._read_anchor(anchor.previous)
+            anchor = await read_final(self._ledger, anchor.previous)
         if gone is not None:
             return gone
         pending = view.pending
         if pending is None or not view.is_observed:
             return None
         return None if await is_active(self._node, block_of(pending)) else pending
-
-    async def _read_anchor(self, size: int) -> Anchor | None:
-        if size == 0:
-            return None
-        (data,) = await self._ledger.get(schema.anchor_key(BITCOIN, size))
-        if data is None:
-            return None
-        anchor = decode_stored(Anchor, data)
-        # Between two reads another holder may have retracted it: then there is no block to ask for.
-        return anchor if anchor.status == AnchorStatus.FINAL else None
 
     # --- a new anchor, or a new variant --------------------------------------------------------
 
@@ -227,92 +198,11 @@ class BitcoinAnchorer:
         if not await is_unspent(self._node, view.seal.outpoint):
             await self._look_for_stranger(view, [], tip)
             return False
-        market = await read_market(self._node, self._options.policy)
-        rate = choose_rate(market, self._options.policy, 0)
-        raw = await self._make_variant(view, view.payload, rate, tip)
+        raw = await self._maker.make(view, view.payload, tip)
         if raw is None:
             return False
-        return await self._submit(AnchorIntent(BITCOIN, view.settlement.headers, view.payload, raw))
-
-    async def _make_variant(
-        self, view: LaneView, payload: bytes, rate: int | None, tip: Tip
-    ) -> bytes | None:
-        """A signed variant at a rate; None while it would cost more than limits allow."""
-        if rate is None:
-            logger.info("anchoring in Bitcoin waits: the mempool's floor is above fee_rate_max")
-            return None
-        coins, parents = await self._find_coins(view.seal)
-        size = self._measure(coins, payload)
-        fee = compute_fee(rate, size)
-        if not await self._is_affordable(fee):
-            return None
-        return self._sign(coins, parents, payload, fee, tip)
-
-    def _measure(self, coins: Sequence[Coin], payload: bytes) -> int:
-        return estimate_size(build_anchor(coins, seal_script_of(self._settings), payload, 0))
-
-    def _sign(
-        self,
-        coins: Sequence[Coin],
-        parents: Sequence[bytes],
-        payload: bytes,
-        fee: int,
-        tip: Tip,
-    ) -> bytes | None:
-        assert self._signer is not None, "only the holder signs"
-        script = seal_script_of(self._settings)
-        try:
-            unsigned = build_anchor(coins, script, payload, fee)
-        except BitcoinInvalid as error:
-            logger.error(
-                "anchoring in Bitcoin waits: %s. Next: pay the seal's address and name the "
-                "transaction in top_ups of bitcoin.toml",
-                error,
-            )
-            return None
-        signed = self._signer.sign(unsigned, coins, script)
-        return encode(SignedAnchor(signed.full, tuple(parents), tip.height))
-
-    async def _find_coins(self, seal: Coin) -> tuple[list[Coin], list[bytes]]:
-        """The seal, and the operator's coins that are in the chain and not spent yet."""
-        coins, parents = [seal], []
-        script = seal_script_of(self._settings)
-        for one in self._options.top_ups:
-            coin = find_coin(one.parent, one.output, script)
-            if coin.outpoint != seal.outpoint and await is_unspent(self._node, coin.outpoint):
-                coins.append(coin)
-                parents.append(one.parent.stripped)
-        return coins, parents
-
-    async def _is_affordable(self, fee: int) -> bool:
-        """Whether a fee is within genesis's cap and the operator's budget of the day."""
-        if fee > self._settings.fee_max:
-            logger.info("anchoring in Bitcoin waits: a fee of %d is above genesis's cap", fee)
-            return False
-        budget = self._options.policy.budget_per_day
-        spent = await self._sum_fees_of_day()
-        if spent + fee > budget:
-            logger.info(
-                "anchoring in Bitcoin waits: %d of %d satoshi a day are spent", spent, budget
-            )
-            return False
-        return True
-
-    async def _sum_fees_of_day(self) -> int:
-        """What the anchors of the last day paid, by what their observed variants took out."""
-        prefix = schema.anchor_prefix(BITCOIN)
-        rows = await self._ledger.scan(prefix, limit=_DAY_ANCHORS_MAX, reverse=True)
-        spent = 0
-        for _, value in rows:
-            anchor = decode_stored(Anchor, value)
-            if anchor.time_ms < self._now_ms() - DAY_MS:
-                break
-            if anchor.status == AnchorStatus.FINAL:
-                previous = await self._read_anchor(anchor.previous)
-                if previous is not None or anchor.previous == 0:
-                    raw = anchor.raws[anchor.variant]
-                    spent += compute_variant_fee(self._settings, previous, anchor.payload, raw).fee
-        return spent
+        size = view.settlement.headers
+        return await self._submit(AnchorIntent(BITCOIN, size, view.payload, raw))
 
     # --- a pending anchor ----------------------------------------------------------------------
 
@@ -325,11 +215,11 @@ class BitcoinAnchorer:
             return await self._reseat(view, pending, tip)
         if not await is_unspent(self._node, view.seal.outpoint):
             return False  # Its parent is not in a block just now: the next step finds that out.
-        number, newest = seated[-1]
+        newest = seated[-1][1]
         outcome = await broadcast(self._node, newest.full)
         if outcome is Outcome.INVALID:
             return await self._halt(view, f"a node will never take {to_display(newest.txid)}")
-        return await self._bump(view, pending, number, newest, tip)
+        return await self._bump(view, pending, tip)
 
     async def _locate(
         self, view: LaneView, seated: Sequence[tuple[int, Transaction]], tip: Tip
@@ -368,29 +258,14 @@ class BitcoinAnchorer:
             return await self._halt(view, "the pending anchor has as many variants as it may have")
         if not await is_unspent(self._node, view.seal.outpoint):
             return False
-        market = await read_market(self._node, self._options.policy)
-        rate = choose_rate(market, self._options.policy, 0)
-        raw = await self._make_variant(view, pending.payload, rate, tip)
+        raw = await self._maker.make(view, pending.payload, tip)
         return raw is not None and await self._submit(AnchorReseat(BITCOIN, pending.size, raw))
 
-    async def _bump(
-        self, view: LaneView, pending: Anchor, number: int, newest: Transaction, tip: Tip
-    ) -> bool:
+    async def _bump(self, view: LaneView, pending: Anchor, tip: Tip) -> bool:
         """Pay more if the market asks for it or blocks pass by, within every limit."""
         if len(pending.raws) >= VARIANTS_MAX:
             return False
-        policy = self._options.policy
-        market: FeeMarket = await read_market(self._node, policy)
-        since = decode_stored(SignedAnchor, pending.raws[number]).block_height
-        rate = choose_rate(market, policy, max(0, tip.height - since))
-        if rate is None:
-            return False
-        coins, parents = await self._find_coins(view.seal)
-        size = self._measure(coins, pending.payload)
-        fee = compute_replacement(market, rate, view.fee_of(number), newest.virtual_size, size)
-        if fee is None or not await self._is_affordable(fee):
-            return False
-        raw = self._sign(coins, parents, pending.payload, fee, tip)
+        raw = await self._maker.make_replacement(view, pending, tip)
         return raw is not None and await self._submit(AnchorBump(BITCOIN, pending.size, raw))
 
     # --- what is in a block --------------------------------------------------------------------

@@ -89,3 +89,14 @@ async def read_view(reader: Reader) -> LaneView:
     )
     settlement = decode_stored(Settlement, settled)
     return LaneView(reader.genesis, lane, settlement, pending, previous)
+
+
+async def read_final(reader: Reader, size: int) -> Anchor | None:
+    """The final anchor at a size; None at size 0, and when it was retracted meanwhile."""
+    if size == 0:
+        return None
+    (data,) = await reader.get(schema.anchor_key(BITCOIN, size))
+    if data is None:
+        return None
+    anchor = decode_stored(Anchor, data)
+    return anchor if anchor.status == AnchorStatus.FINAL else None
