@@ -26,7 +26,10 @@ from vcp_cluster.cli.page import (
 from vcp_cluster.cli.values import MEMBERS
 
 if TYPE_CHECKING:
+    from vcp_cluster.ledger.anchor_settings import AnchorSettings
     from vcp_cluster.ledger.genesis import Genesis
+
+ANCHORS_BYTES_MAX = 256 * 1024
 
 
 @click.command(
@@ -47,8 +50,17 @@ if TYPE_CHECKING:
     "--dir", "directory", type=PATH, required=True, metavar="DIR", help="New or empty directory."
 )
 @click.option("--name", default="vcp", show_default=True, help="Name of the cluster.")
+@click.option(
+    "--anchors", type=PATH, metavar="FILE", help="From `anchor settings`; the notary by default."
+)
 @offline
-def init(output: Output, members: list[tuple[str, str, int]], directory: Path, name: str) -> None:
+def init(
+    output: Output,
+    members: list[tuple[str, str, int]],
+    directory: Path,
+    name: str,
+    anchors: Path | None,
+) -> None:
     """Make the directories of a new cluster: keys, genesis, and a funded client account.
 
     Copy DIR/NAME to the machine of each member and run `vcp-cluster join --dir DIR/NAME` there.
@@ -57,9 +69,34 @@ def init(output: Output, members: list[tuple[str, str, int]], directory: Path, n
     from vcp_cluster.cluster.directory import initialise
 
     created_ms = time.time_ns() // 1_000_000
-    genesis = initialise(directory, members, cluster_name=name, created_ms=created_ms)
+    genesis = initialise(
+        directory,
+        members,
+        cluster_name=name,
+        created_ms=created_ms,
+        anchors=None if anchors is None else _read_anchors(anchors),
+    )
     profile = _write_profile(genesis, directory, output)
     output.emit(_describe(genesis, directory, profile), VIEW)
+
+
+def _read_anchors(path: Path) -> AnchorSettings:
+    import json
+
+    from vcp_cluster.cli.files import read_input
+    from vcp_cluster.cluster.errors import ConfigError
+    from vcp_cluster.ledger.genesis import GenesisInvalid, read_anchor_settings
+
+    data = read_input(path, ANCHORS_BYTES_MAX, option="--anchors")
+    try:
+        return read_anchor_settings(json.loads(data))
+    except (GenesisInvalid, ValueError, RecursionError) as error:
+        raise ConfigError(
+            str(error),
+            key="--anchors",
+            origin=str(path),
+            hint="make the file with `vcp-cluster anchor settings`",
+        ) from None
 
 
 def _write_profile(genesis: Genesis, directory: Path, output: Output) -> Path | None:

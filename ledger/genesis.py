@@ -208,7 +208,7 @@ def member_names(genesis: Genesis) -> dict[bytes, str]:
 
 def to_document(genesis: Genesis) -> dict[str, Any]:
     """The readable form written to `genesis.json`: keys and hashes in hex, and the chain id."""
-    document = _named(genesis)
+    document = name_fields(genesis)
     return {"chain_id": compute_chain_id(genesis).hex(), **document}
 
 
@@ -236,12 +236,25 @@ def from_document(document: Any) -> Genesis:
     return genesis
 
 
-def _named(value: Any) -> Any:
+def name_fields(value: Any) -> Any:
+    """The readable form of a part of genesis: fields by name, bytes in hex."""
     if isinstance(value, Record):
-        return {name: _named(getattr(value, name)) for name in value.__struct_fields__}
+        return {name: name_fields(getattr(value, name)) for name in value.__struct_fields__}
     if isinstance(value, tuple):
-        return [_named(item) for item in value]
+        return [name_fields(item) for item in value]
     return value.hex() if isinstance(value, bytes) else value
+
+
+def read_anchor_settings(document: Any) -> AnchorSettings:
+    """The anchors' part of genesis in its readable form; raise `GenesisInvalid`."""
+    try:
+        settings: AnchorSettings = _unnamed(AnchorSettings, dict(document))
+        check_anchor_settings(settings)
+    except GenesisInvalid:
+        raise
+    except (msgspec.MsgspecError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise GenesisInvalid(f"not a document of anchors: {error}") from None
+    return settings
 
 
 def _unnamed(kind: type[Record], fields: Any) -> Any:

@@ -94,16 +94,21 @@ async def get_block_hash(node: BitcoinNode, height: int) -> bytes | None:
 
 async def is_active(node: BitcoinNode, block_hash: bytes) -> bool:
     """Whether a block is in the active chain, as far as the node knows."""
+    return await count_confirmations(node, block_hash) > 0
+
+
+async def count_confirmations(node: BitcoinNode, block_hash: bytes) -> int:
+    """How deep a block is in the active chain, 1 for the tip; 0 when it is not in it."""
     try:
         header = _object(await node.call("getblockheader", to_display(block_hash)))
     except NodeRefused as refused:
         if refused.code == NOT_FOUND:
-            return False
+            return 0
         raise
     confirmations = header.get("confirmations")
     if not isinstance(confirmations, int):
         raise NodeUnavailable("the node gave a header without confirmations")
-    return confirmations > 0
+    return max(0, confirmations)  # -1: known, and on another branch
 
 
 async def is_unspent(node: BitcoinNode, coin: OutPoint) -> bool:
@@ -131,13 +136,25 @@ async def find_unspent(node: BitcoinNode, transactions: Sequence[Transaction]) -
     return None
 
 
-async def read_block(node: BitcoinNode, block_hash: bytes) -> list[Transaction]:
-    """All transactions of a block; raise `NodeUnavailable` when it is not what was asked for."""
+async def find_spender(node: BitcoinNode, block_hash: bytes, coin: OutPoint) -> Transaction | None:
+    """The transaction of a block that spends a coin; raise `NodeUnavailable` for another block.
+
+    A block without the coin's 36 bytes in it is not taken apart.
+    """
     data = _bytes(await node.call("getblock", to_display(block_hash), 0))
+    if hash256(data[:HEADER_BYTES]) != block_hash:
+        raise NodeUnavailable("the node gave another block than the one asked for")
+    if coin.encode() not in data:
+        return None
+    for transaction in _read_block(data):
+        if any(one.outpoint == coin for one in transaction.inputs):
+            return transaction
+    return None
+
+
+def _read_block(data: bytes) -> list[Transaction]:
     try:
-        reader = Reader(data)
-        if hash256(reader.take(HEADER_BYTES)) != block_hash:
-            raise BitcoinInvalid("another block than the one asked for")
+        reader = Reader(data, HEADER_BYTES)
         count = reader.count(_TRANSACTION_BYTES_MIN)
         transactions = [read_transaction(reader) for _ in range(count)]
         reader.end()
@@ -187,9 +204,9 @@ class SpenderScan:
             block_hash = await get_block_hash(node, height)
             if block_hash is None or block_hash in self._read:
                 continue
-            for transaction in await read_block(node, block_hash):
-                if any(one.outpoint == coin for one in transaction.inputs):
-                    return Location(transaction, height, block_hash)
+            spender = await find_spender(node, block_hash, coin)
+            if spender is not None:
+                return Location(spender, height, block_hash)
             self._read.add(block_hash)
         return None
 
