@@ -57,8 +57,9 @@ def default_anchors() -> AnchorSettings:
 def check_anchor_settings(settings: AnchorSettings) -> None:
     """Raise `BitcoinInvalid` or `ValueError` where the fields do not fit together."""
     backends = settings.backends
-    if list(backends) != sorted(set(backends)) or not set(backends) <= {NOTARY, BITCOIN}:
-        raise ValueError("anchors: backends are bitcoin and notary, sorted, each once")
+    is_sorted = list(backends) == sorted(set(backends))
+    if not backends or not is_sorted or not set(backends) <= {NOTARY, BITCOIN}:
+        raise ValueError("anchors: backends are bitcoin, notary or both, sorted, each once")
     if (BITCOIN in backends) != bool(settings.bitcoin):
         raise ValueError("anchors: the bitcoin backend and its settings go together")
     for one in settings.bitcoin:

@@ -1,18 +1,22 @@
-"""What the tests of anchors share. Without py-bitcoinkernel there is nothing to run them on."""
+"""What the tests of anchors share."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
-from .regtest import RegtestChain, make_chain
-from .world import World
+if TYPE_CHECKING:
+    from .regtest import RegtestChain
+    from .world import World
 
 
 @pytest.fixture
 def chain() -> Iterator[RegtestChain]:
     """A chain of this test alone."""
+    from .regtest import make_chain
+
     chain = make_chain()
     yield chain
     chain.close()
@@ -21,4 +25,6 @@ def chain() -> Iterator[RegtestChain]:
 @pytest.fixture
 def world(chain: RegtestChain) -> World:
     """A ledger anchored on it."""
+    from .world import World
+
     return World(chain)

@@ -12,8 +12,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pbk
-from pbk.script import PrecomputedTransactionData, ScriptVerificationFlags
+import pytest
 
 from vcp_cluster.ledger.bitcoin.reader import BitcoinInvalid, compact_size, hash256, to_display
 from vcp_cluster.ledger.bitcoin.spv import compute_branch, compute_merkle_root
@@ -24,6 +23,9 @@ from vcp_cluster.ledger.bitcoin.transaction import (
     TxOutput,
     parse_transaction,
 )
+
+pbk = pytest.importorskip("pbk", reason="needs py-bitcoinkernel: pip install -e '.[dev]'")
+from pbk.script import PrecomputedTransactionData, ScriptVerificationFlags
 
 OP_TRUE = b"\x51"
 ANYONE = b"\x00\x20" + hashlib.sha256(OP_TRUE).digest()

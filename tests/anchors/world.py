@@ -58,7 +58,9 @@ class World:
     ) -> None:
         self.chain = chain
         self.funding = chain.pay(SCRIPT, value)
-        self.settings = make_settings(self.funding, confirmations=confirmations)
+        self.settings = make_settings(
+            self.funding, confirmations=confirmations, fee_max=min(FEE_MAX, value)
+        )
         self.ledger = FakeChain(make_genesis(anchors=AnchorSettings((BITCOIN,), (self.settings,))))
         self.options = options or AnchorerOptions()
         self.nodes: dict[str, DirectNode] = {}

@@ -234,7 +234,7 @@ class BitcoinAnchorer:
         self, view: LaneView, seated: Sequence[tuple[int, Transaction]], tip: Tip
     ) -> Location | None:
         """Who spent the seal, by reading blocks. Only this cluster's key can have done it."""
-        lowest = max(0, tip.height - SCAN_BLOCKS_MAX)
+        lowest = max(1, tip.height - SCAN_BLOCKS_MAX)
         if view.previous is not None:
             lowest = max(lowest, evidence_of(view.previous).block_height)
         location = await self._scan.find(self._node, view.seal.outpoint, tip=tip, lowest=lowest)

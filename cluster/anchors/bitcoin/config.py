@@ -127,7 +127,8 @@ def read_cookie(path: Path) -> str:
     if not stat.S_ISREG(mode) or stat.S_IMODE(mode) & 0o077:
         raise NodeMisconfigured(f"others can read {path}. Next: chmod 600 {path}")
     text = data.decode("ascii", errors="replace").strip()
-    if len(data) > _COOKIE_BYTES_MAX or ":" not in text or not text.isprintable():
+    is_line = data.isascii() and text.isprintable() and ":" in text
+    if len(data) > _COOKIE_BYTES_MAX or not is_line:
         raise NodeMisconfigured(f"{path} is not one line USER:PASSWORD. Next: correct it")
     return text
 

@@ -38,7 +38,7 @@ def to_rate(value: Any) -> int:
     try:
         satoshi = Decimal(value) * _SATOSHI
         rate = int(satoshi.to_integral_value("ROUND_CEILING"))
-    except (InvalidOperation, TypeError, ValueError):
+    except (InvalidOperation, OverflowError, TypeError, ValueError):
         raise NodeUnavailable("the node gave a fee rate that is not a number") from None
     if not 0 <= rate <= _RATE_MAX:
         raise NodeUnavailable("the node gave a fee rate out of all bounds")
