@@ -153,9 +153,9 @@ class Lane:
         good = AnchorIntent("bitcoin", size, self.payload, self.make() if raw is None else raw)
         return msgspec.structs.replace(good, **fields)
 
-    def observed(self, size: int, variant: int = 0, **fields: object) -> AnchorObserved:
-        transaction = parse_variant(self.anchor(size).raws[variant])
-        evidence = BlockEvidence(variant, 0, b"", mine(transaction)[0], 100)
+    def observed(self, size: int, of: int = 0, **fields: object) -> AnchorObserved:
+        transaction = parse_variant(self.anchor(size).raws[of])
+        evidence = BlockEvidence(of, 0, b"", mine(transaction)[0], 100)
         evidence = msgspec.structs.replace(evidence, **fields)
         return AnchorObserved("bitcoin", size, encode(evidence), WORK)
 
