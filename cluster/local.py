@@ -24,6 +24,7 @@ from vcp_cluster.cluster.directory import CLIENT_DIRECTORY, initialise, load_gen
 from vcp_cluster.cluster.errors import Timeout
 from vcp_cluster.cluster.processes import following_environment
 from vcp_cluster.executor.profile import PROFILE_ID
+from vcp_cluster.ledger.anchor_settings import AnchorSettings
 from vcp_cluster.ledger.genesis import Genesis, default_parameters
 
 HOST = "127.0.0.1"
@@ -77,6 +78,7 @@ class LocalCluster:
         cluster_name: str,
         attempts_max: int = 3,
         settle_interval_ms: int = SETTLE_INTERVAL_MS,
+        anchors: AnchorSettings | None = None,
     ) -> LocalCluster:
         """Make the directories of a new cluster on free ports of this machine."""
         first = find_ports(members)
@@ -93,6 +95,7 @@ class LocalCluster:
                 attempts_max=attempts_max,
                 settle_interval_ms=settle_interval_ms,
             ),
+            anchors=anchors,
         )
         return cls(directory, genesis)
 
