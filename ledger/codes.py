@@ -2,9 +2,10 @@
 
 The numbers are part of the wire format and of the transaction log: a number is never reused.
 Within an envelope or an operation the checks run in the order of these numbers, so that a
-transaction with several faults gets the code with the smallest one. SubmitProof alone differs: it
+transaction with several faults gets the code with the smallest one. Three differ: SubmitProof
 prefers ATTEMPT_STALE, which tells the worker more, to TASK_NOT_ASSIGNED and ASSIGNMENT_NOT_YOURS,
-and looks at the attestations of the output last; and AnchorIntent compares its payload first.
+and looks at the attestations of the output last; AnchorIntent compares its payload first; and
+AnchorBump compares its fee with those of the other variants last.
 """
 
 from __future__ import annotations

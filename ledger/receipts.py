@@ -281,4 +281,4 @@ def _check_bitcoin(receipt: SettlementReceipt, proof: BitcoinProof) -> AnchoredB
         raise ReceiptInvalid(f"the Bitcoin anchor does not hold: {error}") from None
 
 
-prepare(SettlementReceipt)
+prepare(SettlementReceipt, NotaryProof, BitcoinProof)

@@ -9,19 +9,18 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
+from ledger_harness.seals import BOTH, FUNDING, SCRIPT, SETTINGS, SIGNER, WORK, mine, paying
 
 from vcp_cluster.cluster.anchors.bitcoin.signer import KeySigner, compute_seal_script
 from vcp_cluster.cluster.errors import InvalidTransaction
 from vcp_cluster.ledger import schema, settlement
 from vcp_cluster.ledger.anchor_settings import (
     AnchorSettings,
-    BitcoinSettings,
     check_anchor_settings,
 )
 from vcp_cluster.ledger.anchors import compute_payload
 from vcp_cluster.ledger.anchors.bitcoin import BlockEvidence, SignedAnchor, parse_variant
 from vcp_cluster.ledger.bitcoin.networks import NETWORKS
-from vcp_cluster.ledger.bitcoin.reader import hash256
 from vcp_cluster.ledger.bitcoin.seal import Coin, build_anchor
 from vcp_cluster.ledger.bitcoin.transaction import OutPoint, Transaction, TxInput, TxOutput
 from vcp_cluster.ledger.codes import Code
@@ -45,53 +44,14 @@ from vcp_cluster.ledger.state import Overlay, State
 from ..cluster.fake_ledger import CLIENT_SEED, MEMBER_SEEDS, FakeChain, make_genesis
 
 A, B = MEMBER_SEEDS["a"], MEMBER_SEEDS["b"]
-SIGNER = KeySigner(b"\x11" * 32)
 OTHER = KeySigner(b"\x22" * 32)
-SCRIPT = compute_seal_script(SIGNER.public_key)
-NETWORK = NETWORKS["regtest"]
-CONFIRMATIONS = 3
-WORK = b"\x02"
-_SOURCE = TxInput(OutPoint(b"\x09" * 32, 0), b"", 0xFFFFFFFF)
-
-
-def paying(script: bytes, value: int, tag: int = 0) -> Transaction:
-    """A transaction that pays a script; `tag` makes it another."""
-    return Transaction(2, (_SOURCE,), (TxOutput(value, script),), tag)
-
-
-FUNDING = paying(SCRIPT, 100_000)
-SETTINGS = BitcoinSettings(
-    network=NETWORK.genesis_hash,
-    seal_key=SIGNER.public_key,
-    funding=FUNDING.stripped,
-    funding_output=0,
-    confirmations=CONFIRMATIONS,
-    fee_max=5_000,
-    header_bits=NETWORK.header_bits,
-)
-
-
-def mine(transaction: Transaction, salt: int = 0) -> list[bytes]:
-    """Headers of a block that holds just this transaction, and of those after it."""
-    previous, headers = bytes([salt]) * 32, []
-    for number in range(CONFIRMATIONS):
-        root = transaction.txid if number == 0 else bytes(32)
-        prefix = (4).to_bytes(4, "little") + previous + root + bytes(4)
-        prefix += NETWORK.header_bits.to_bytes(4, "little")
-        nonce = 0
-        while hash256(header := prefix + nonce.to_bytes(4, "little"))[31] >= 0x80:
-            nonce += 1
-        headers.append(header)
-        previous = hash256(header)
-    return headers
 
 
 class Lane:
     """A ledger with a Bitcoin lane, driven by hand."""
 
     def __init__(self) -> None:
-        anchors = AnchorSettings(("bitcoin", "notary"), (SETTINGS,))
-        self.chain = FakeChain(make_genesis(anchors=anchors))
+        self.chain = FakeChain(make_genesis(anchors=BOTH))
 
     def seal(self) -> None:
         overlay = Overlay(self.chain.store)
