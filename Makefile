@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast check format examples bench clean
+.PHONY: help demo test test-fast fuzz-anchors check format examples bench clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,11 @@ test: $(VENV)/ready  ## all tests
 
 test-fast: $(VENV)/ready  ## the tests that start no cluster
 	$(BIN)/python -m pytest -q -m "not cluster"
+
+seed ?= 1
+n    ?= 100
+fuzz-anchors: $(VENV)/ready  ## schedules of anchors on real Bitcoin consensus: seed=1 n=100
+	$(BIN)/python -m tests.anchors.schedule $(seed) $(n)
 
 check: $(VENV)/ready  ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .

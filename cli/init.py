@@ -26,7 +26,10 @@ from vcp_cluster.cli.page import (
 from vcp_cluster.cli.values import MEMBERS
 
 if TYPE_CHECKING:
+    from vcp_cluster.ledger.anchor_settings import AnchorSettings
     from vcp_cluster.ledger.genesis import Genesis
+
+ANCHORS_BYTES_MAX = 256 * 1024
 
 
 @click.command(
@@ -54,6 +57,9 @@ if TYPE_CHECKING:
     help="How long the members' certificates are valid.",
 )
 @click.option("--name", default="vcp", show_default=True, help="Name of the cluster.")
+@click.option(
+    "--anchors", type=PATH, metavar="FILE", help="From `anchor settings`; the notary by default."
+)
 @offline
 def init(
     output: Output,
@@ -61,6 +67,7 @@ def init(
     directory: Path,
     certificate_days: int,
     name: str,
+    anchors: Path | None,
 ) -> None:
     """Make the directories of a new cluster: keys, certificates, genesis, a funded client account.
 
@@ -76,9 +83,29 @@ def init(
         cluster_name=name,
         created_ms=created_ms,
         certificate_days=certificate_days,
+        anchors=None if anchors is None else _read_anchors(anchors),
     )
     profile = _write_profile(genesis, directory, output)
     output.emit(_describe(genesis, directory, profile), VIEW)
+
+
+def _read_anchors(path: Path) -> AnchorSettings:
+    import json
+
+    from vcp_cluster.cli.files import read_input
+    from vcp_cluster.cluster.errors import ConfigError
+    from vcp_cluster.ledger.genesis import GenesisInvalid, read_anchor_settings
+
+    data = read_input(path, ANCHORS_BYTES_MAX, option="--anchors")
+    try:
+        return read_anchor_settings(json.loads(data))
+    except (GenesisInvalid, ValueError, RecursionError) as error:
+        raise ConfigError(
+            str(error),
+            key="--anchors",
+            origin=str(path),
+            hint="make the file with `vcp-cluster anchor settings`",
+        ) from None
 
 
 def _write_profile(genesis: Genesis, directory: Path, output: Output) -> Path | None:

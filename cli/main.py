@@ -31,6 +31,7 @@ COMMANDS = {
     "account": Entry("vcp_cluster.cli.account:account", "Make accounts, look at them, move VCP."),
     "tx": Entry("vcp_cluster.cli.tx:tx", "Look up a transaction by its id."),
     "batch": Entry("vcp_cluster.cli.batch:batch", "Look at settlement batches, seal one."),
+    "anchor": Entry("vcp_cluster.cli.anchor:anchor", "Look at anchors, audit, set up Bitcoin."),
     "receipt": Entry("vcp_cluster.cli.receipt:receipt", "Export and verify settlement receipts."),
     "bench": Entry("vcp_cluster.cli.bench:bench", "Measure this cluster against etcd, here."),
     "version": Entry("vcp_cluster.cli.version:version", "Show versions."),

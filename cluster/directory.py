@@ -30,6 +30,7 @@ from pathlib import Path
 from vcp_cluster.cluster.addresses import NATIVE_OFFSET, http_url, split_address
 from vcp_cluster.cluster.config_files import read_file, read_secret_file, write_new, wrong_file
 from vcp_cluster.cluster.errors import ConfigError
+from vcp_cluster.ledger.anchor_settings import AnchorSettings, default_anchors
 from vcp_cluster.ledger.encoding import Malformed, encode
 from vcp_cluster.ledger.genesis import (
     UNITS_PER_VCP,
@@ -204,15 +205,17 @@ def initialise(
     cluster_name: str,
     created_ms: int,
     parameters: Parameters | None = None,
+    anchors: AnchorSettings | None = None,
     client_allocation: int = CLIENT_ALLOCATION,
     certificate_days: int | None = None,
 ) -> Genesis:
     """Make the directories of a new cluster with new keys, and return its genesis.
 
     `members` are (name, host, Raft port); `created_ms` is the ledger time at height 0, milliseconds
-    since 1970; `client_allocation` the client account's first balance in units; `certificate_days`
-    how long the members' certificates are valid, by default five years. An existing directory must
-    be empty. Raises `ConfigError`; then nothing that could be taken for a cluster
+    since 1970; `anchors` the notary alone by default; `client_allocation` the client account's
+    first balance in units; `certificate_days` how long the members' certificates are valid, by
+    default five years. An existing directory must be empty. Raises `ConfigError`; then nothing that
+    could be taken for a cluster
     is left behind, since DIR/genesis.json is written last.
     """
     if parameters is None:
@@ -235,6 +238,7 @@ def initialise(
                 for name, host, port in ordered
             ),
             parameters=parameters,
+            anchors=anchors or default_anchors(),
             allocations=(Allocation(public_key(client_seed), client_allocation),),
         )
     )

@@ -25,6 +25,7 @@ from vcp_cluster.cluster.directory import CLIENT_DIRECTORY, initialise, load_gen
 from vcp_cluster.cluster.errors import Timeout
 from vcp_cluster.cluster.processes import following_environment, interrupts_deferred
 from vcp_cluster.executor.profile import PROFILE_ID
+from vcp_cluster.ledger.anchor_settings import AnchorSettings
 from vcp_cluster.ledger.genesis import Genesis, compute_chain_id, default_parameters
 
 HOST = "127.0.0.1"
@@ -89,6 +90,7 @@ class LocalCluster:
         attempts_max: int = 3,
         settle_interval_ms: int = SETTLE_INTERVAL_MS,
         first_port: int | None = None,
+        anchors: AnchorSettings | None = None,
     ) -> LocalCluster:
         """Make the directories of a new cluster on free ports of this machine.
 
@@ -108,6 +110,7 @@ class LocalCluster:
                 attempts_max=attempts_max,
                 settle_interval_ms=settle_interval_ms,
             ),
+            anchors=anchors,
         )
         return cls(directory, genesis)
 

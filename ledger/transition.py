@@ -26,6 +26,7 @@ from vcp_cluster.ledger.operations import RegisterNode
 from vcp_cluster.ledger.operations.base import Context
 from vcp_cluster.ledger.records import (
     RECORD_VERSION,
+    AnchorLane,
     AssignmentOutcome,
     Head,
     LogLeaf,
@@ -87,6 +88,8 @@ def initial_writes(genesis: Genesis) -> list[Write]:
     state.put_supply(Supply(RECORD_VERSION, 0, 0, 0, 0, 0, 0, 0, 0))
     state.put_settlement(settlement.initial_settlement())
     state.put_log(LogState(RECORD_VERSION, 0, Frontier.empty().encode()))
+    for backend in genesis.anchors.backends:
+        state.put_lane(backend, AnchorLane(RECORD_VERSION, 0, 0, 0, (), b"", 0, b"", ""))
     for member in genesis.members:
         money.ensure_account(state, member.key)
     for key in genesis.governance.keys:

@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from vcp_cluster.cluster.door import documents
 from vcp_cluster.cluster.door.admission import REQUEST_BYTES_MAX
+from vcp_cluster.cluster.door.context import Reader
 from vcp_cluster.cluster.door.documents import Document
 from vcp_cluster.cluster.door.problems import Problem, bad_request, json_response, unavailable
 from vcp_cluster.cluster.door.queries import LIST_MAX, Queries
@@ -102,6 +103,21 @@ def read_number(request: Request, name: str, default: int, maximum: int) -> int:
 def read_limit(request: Request, default: int) -> int:
     """The query parameter `limit`: how many rows of a list, at least one."""
     return max(1, read_number(request, "limit", default, LIST_MAX))
+
+
+async def await_height(reader: Reader, request: Request) -> None:
+    """Read-your-writes: wait for the height that the client has seen elsewhere."""
+    wanted = read_number(request, "min_height", 0, 2**62)
+    if wanted > reader.height:
+        reached = await reader.wait_height(wanted - 1, MIN_HEIGHT_WAIT_S)
+        if reached < wanted:
+            raise Problem(
+                503,
+                "behind",
+                f"this member has applied {reached} entries, not {wanted} yet",
+                next_step="try again, or another member",
+                retry_after_ms=500,
+            )
 
 
 def as_problem(error: Exception) -> Problem:
@@ -197,18 +213,7 @@ class Api:
     # --- reads ---------------------------------------------------------------------------------
 
     async def _await_height(self, request: Request) -> None:
-        """Read-your-writes: wait for the height that the client has seen elsewhere."""
-        wanted = read_number(request, "min_height", 0, 2**62)
-        if wanted > self._reader.height:
-            reached = await self._reader.wait_height(wanted - 1, MIN_HEIGHT_WAIT_S)
-            if reached < wanted:
-                raise Problem(
-                    503,
-                    "behind",
-                    f"this member has applied {reached} entries, not {wanted} yet",
-                    next_step="try again, or another member",
-                    retry_after_ms=500,
-                )
+        await await_height(self._reader, request)
 
     async def genesis(self, request: Request) -> Response:
         """The genesis document."""

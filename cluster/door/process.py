@@ -16,9 +16,11 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from vcp_cluster.cluster.addresses import HTTP_OFFSET
+from vcp_cluster.cluster.anchors.bitcoin.service import open_anchorers
 from vcp_cluster.cluster.anchors.notary import NotaryKeeper
 from vcp_cluster.cluster.directory import MemberDirectory
 from vcp_cluster.cluster.door.admission import Admission
+from vcp_cluster.cluster.door.anchor_routes import AnchorApi
 from vcp_cluster.cluster.door.app import Api, build_app
 from vcp_cluster.cluster.door.blobs import BlobService, BlobStore
 from vcp_cluster.cluster.door.connections import (
@@ -36,6 +38,7 @@ from vcp_cluster.cluster.door.status import Status
 from vcp_cluster.cluster.door.submission import Submission
 from vcp_cluster.cluster.door.traffic import Traffic
 from vcp_cluster.cluster.door.verifier import Verifier
+from vcp_cluster.cluster.errors import ConfigError
 from vcp_cluster.cluster.link import LinkClosed, RaftLink
 
 LINK_TIMEOUT_S = 30.0
@@ -56,7 +59,7 @@ def run_door_process(member: MemberDirectory) -> int:
     """Serve until SIGTERM; returns the exit code."""
     try:
         return asyncio.run(_run(member))
-    except (PortInUse, LinkClosed) as error:
+    except (PortInUse, LinkClosed, ConfigError) as error:
         logger.error("%s", error)
         return EXIT_CANNOT_START
     except OSError as error:
@@ -106,15 +109,17 @@ async def _run(directory: MemberDirectory) -> int:
         keeper = NotaryKeeper(directory.path / "notary.json", ledger)
         settler = Settler(ledger, peers, keeper)
         verifier = Verifier(ledger, blobs)
+        anchorers = open_anchorers(directory.path, ledger, stack)
         app = Traffic(
             build_app(
                 [
                     *Api(queries, submission, status).routes(),
+                    *AnchorApi(ledger).routes(),
                     *ServiceApi(genesis, blobs, sessions, keeper).routes(),
                 ]
             )
         )
-        services = [blobs.run(), sessions.run(), settler.run(), verifier.run()]
+        services = [blobs.run(), sessions.run(), settler.run(), verifier.run(), *anchorers]
         return await _serve(app, listener, link, services)
 
 

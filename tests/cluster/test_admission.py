@@ -8,6 +8,7 @@ import pytest
 from vcp_cluster.cluster.door.admission import Admission, NotCurrent
 from vcp_cluster.cluster.door.problems import Problem
 from vcp_cluster.ledger import schema
+from vcp_cluster.ledger.anchor_settings import default_anchors
 from vcp_cluster.ledger.encoding import decode_stored, encode
 from vcp_cluster.ledger.genesis import (
     Allocation,
@@ -43,6 +44,7 @@ class FakeReader:
             governance=Governance(1, (public_key(bytes(32)),)),
             members=(Member("a", "127.0.0.1:7100", public_key(b"a".ljust(32, b"\0"))),),
             parameters=default_parameters((bytes(32),)),
+            anchors=default_anchors(),
             allocations=(Allocation(KEY, 1_000),),
         )
         self._store = MemoryStore()

@@ -527,6 +527,7 @@ import vcp_cluster.cluster.client
 from vcp_cluster.cluster.client import documents
 from vcp_cluster.cluster.client.sender import parse_transaction
 from vcp_cluster.ledger.encoding import Record, decode, encode
+from vcp_cluster.ledger.anchor_settings import default_anchors
 from vcp_cluster.ledger.genesis import Genesis, Governance, Member, default_parameters
 from vcp_cluster.ledger.operations import Operation, Transfer
 from vcp_cluster.ledger.transactions import sign_transaction
@@ -547,7 +548,8 @@ data = sign_transaction(
 print(parse_transaction(data).envelope.nonce)
 key = bytes(32)
 parameters = default_parameters((key,))
-genesis = Genesis(1, "x", 0, Governance(1, (key,)), (Member("a", "a:1", key),), parameters, ())
+members = (Member("a", "a:1", key),)
+genesis = Genesis(1, "x", 0, Governance(1, (key,)), members, parameters, default_anchors(), ())
 print(decode(Genesis, encode(genesis)) == genesis)
 for kind in documents._DECODERS:
     try:

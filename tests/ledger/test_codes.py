@@ -8,20 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import pytest
-from ledger_harness import forms
+from ledger_harness import anchoring, forms
 from ledger_harness.cast import key, seed
 from ledger_harness.ledger import Ledger
+from ledger_harness.seals import FEE_MAX, SCRIPT, SETTINGS, SIGNER
 
+from vcp_cluster.cluster.anchors.bitcoin.signer import KeySigner, compute_seal_script
+from vcp_cluster.ledger.anchor_settings import BITCOIN, NOTARY, first_coin
+from vcp_cluster.ledger.anchors.bitcoin import SignedAnchor
+from vcp_cluster.ledger.bitcoin.seal import Coin, build_anchor
+from vcp_cluster.ledger.bitcoin.transaction import OutPoint
 from vcp_cluster.ledger.codes import CODE_MEANINGS, Code
 from vcp_cluster.ledger.commitments import Finding, proof_id
 from vcp_cluster.ledger.domains import DOMAIN_TRANSACTION
 from vcp_cluster.ledger.encoding import INTEGER_MAX, encode
 from vcp_cluster.ledger.keys import sign
 from vcp_cluster.ledger.operations import (
-    AnchorFinal,
     CancelTask,
     Mint,
     NodeReport,
@@ -33,6 +39,7 @@ from vcp_cluster.ledger.operations import (
     Transfer,
     Unstake,
 )
+from vcp_cluster.ledger.operations.anchors import LEASE_MS, VARIANTS_MAX
 from vcp_cluster.ledger.transactions import (
     OPERATIONS_MAX,
     TRANSACTION_BYTES_MAX,
@@ -46,6 +53,7 @@ _replace = msgspec.structs.replace
 
 NOBODY = bytes(32)
 NO_SIGNATURE = bytes(64)
+OTHER = KeySigner(b"\x22" * 32)
 
 
 @dataclass(frozen=True)
@@ -334,18 +342,27 @@ def settlement() -> Iterator[Rung]:
     yield Code.OK, ledger.submit("ada", SealBatch(1))
 
 
-def anchor() -> Iterator[Rung]:
-    """AnchorIntent, AnchorObserved, AnchorFinal."""
+def _sealed() -> Ledger:
+    """A ledger with one batch that is not anchored."""
     ledger, task = _working(audit_first_proofs=0, audit_rate_min_bp=1, reputation_initial=10_000)
     claim = forms.commitment(ledger, task)
     assert ledger.submit("pc", forms.prove(ledger, "pc", claim)) is Code.OK
     ledger.wait(1)
     assert ledger.submit("ada", SealBatch(1)) is Code.OK
-    good = forms.anchor_intent(ledger)
+    return ledger
+
+
+def anchor() -> Iterator[Rung]:
+    """AnchorIntent of the notary."""
+    ledger = _sealed()
+    good = anchoring.intent(ledger)
     bad = _replace(good, backend="heaven", size=2, payload=bytes(40))
     yield Code.NOT_A_MEMBER, ledger.submit("alice", bad)
     yield Code.ANCHOR_BACKEND_UNKNOWN, ledger.submit("ada", bad)
-    bad = _replace(bad, backend="notary")
+    bad = _replace(bad, backend=NOTARY)
+    assert ledger.submit("ben", anchoring.halt(ledger, NOTARY)) is Code.OK
+    yield Code.ANCHOR_HALTED, ledger.submit("ada", bad)
+    assert ledger.submit("ben", anchoring.halt(ledger, NOTARY, "")) is Code.OK
     yield Code.ANCHOR_STALE, ledger.submit("ada", bad)
     yield Code.ANCHOR_INTENT_MISMATCH, ledger.submit("ada", _replace(bad, size=1))
     yield Code.ANCHOR_INTENT_MISMATCH, ledger.submit("ada", _replace(good, raw=good.raw[1:]))
@@ -353,24 +370,130 @@ def anchor() -> Iterator[Rung]:
 
 
 def anchor_pending() -> Iterator[Rung]:
-    """What a pending anchor refuses and needs."""
-    ledger, task = _working(audit_first_proofs=0, audit_rate_min_bp=1, reputation_initial=10_000)
-    claim = forms.commitment(ledger, task)
-    assert ledger.submit("pc", forms.prove(ledger, "pc", claim)) is Code.OK
-    ledger.wait(1)
-    assert ledger.submit("ada", SealBatch(1)) is Code.OK
-    assert ledger.submit("ada", forms.anchor_intent(ledger)) is Code.OK
-    yield Code.NOT_A_MEMBER, ledger.submit("alice", AnchorFinal(2))
-    stale = _replace(forms.anchor_intent(ledger), size=2, payload=bytes(40))
+    """What a pending anchor of the notary refuses and needs; it is never taken back."""
+    ledger = _sealed()
+    assert ledger.submit("ada", anchoring.intent(ledger)) is Code.OK
+    early, unknown = anchoring.final(ledger), anchoring.final(ledger, size=2)
+    yield Code.NOT_A_MEMBER, ledger.submit("alice", unknown)
+    stale = anchoring.intent(ledger, size=2, payload=bytes(40))
     yield Code.ANCHOR_PENDING, ledger.submit("ben", stale)
-    yield Code.ANCHOR_NOT_PENDING, ledger.submit("ada", AnchorFinal(2))
-    observed = forms.anchor_observed(ledger, ["ada", "ben"])
-    alone = forms.anchor_observed(ledger, ["ada"])
+    yield Code.ANCHOR_NOT_PENDING, ledger.submit("ada", unknown)
+    yield Code.ANCHOR_NOT_FINAL, ledger.submit("ada", anchoring.retract(1, NOTARY))
+    yield Code.ANCHOR_NOT_OBSERVED, ledger.submit("ada", early)
+    observed = anchoring.notary_observed(ledger, ["ada", "ben"])
+    alone = anchoring.notary_observed(ledger, ["ada"])
     yield Code.ANCHOR_EVIDENCE_INVALID, ledger.submit("ada", alone)
     yield Code.ANCHOR_EVIDENCE_INVALID, ledger.submit("ada", _replace(observed, evidence=b""))
-    yield Code.ANCHOR_NOT_OBSERVED, ledger.submit("ada", AnchorFinal(1))
     assert ledger.submit("ada", observed) is Code.OK
-    yield Code.OK, ledger.submit("ada", AnchorFinal(1))
+    finality = _replace(early, finality=b"more")
+    yield Code.ANCHOR_EVIDENCE_INVALID, ledger.submit("ada", finality)
+    yield Code.OK, ledger.submit("ada", early)
+
+
+def anchor_lease() -> Iterator[Rung]:
+    """AnchorLease, from a member whose node is on another chain and behind."""
+    ledger = Ledger()
+    bad = anchoring.lease(ledger, backend=NOTARY, network=NOBODY, position=b"\x01")
+    yield Code.NOT_A_MEMBER, ledger.submit("alice", bad)
+    yield Code.ANCHOR_BACKEND_UNKNOWN, ledger.submit("ben", bad)
+    bad = _replace(bad, backend=BITCOIN)
+    assert ledger.submit("ada", anchoring.lease(ledger)) is Code.OK
+    assert ledger.submit("cyd", anchoring.halt(ledger)) is Code.OK
+    yield Code.ANCHOR_HALTED, ledger.submit("ben", bad)
+    assert ledger.submit("cyd", anchoring.halt(ledger, reason="")) is Code.OK
+    assert ledger.submit("ada", anchoring.lease(ledger)) is Code.OK
+    yield Code.ANCHOR_LEASE_HELD, ledger.submit("ben", bad)
+    ledger.entry(after_ms=LEASE_MS)
+    yield Code.ANCHOR_NETWORK_MISMATCH, ledger.submit("ben", bad)
+    bad = anchoring.lease(ledger, position=b"\x01")
+    yield Code.ANCHOR_NODE_BEHIND, ledger.submit("ben", bad)
+    yield Code.OK, ledger.submit("ben", anchoring.lease(ledger))
+
+
+def anchor_intent() -> Iterator[Rung]:
+    """AnchorIntent on Bitcoin, whose transaction has every fault that it can have at once."""
+    ledger = _sealed()
+    good = anchoring.intent(ledger, BITCOIN)
+    bad = _replace(good, size=2, payload=bytes(40), raw=b"")
+    yield Code.NOT_A_MEMBER, ledger.submit("alice", bad)
+    yield Code.ANCHOR_LEASE_MISSING, ledger.submit("ada", bad)
+    assert ledger.submit("ada", anchoring.lease(ledger)) is Code.OK
+    yield Code.ANCHOR_STALE, ledger.submit("ada", bad)
+    yield Code.ANCHOR_MALFORMED, ledger.submit("ada", _replace(good, raw=b""))
+    coin, stranger = first_coin(SETTINGS), compute_seal_script(OTHER.public_key)
+    wrong: dict[str, Any] = {"coin": Coin(OutPoint(NOBODY, 0), coin.value), "script": stranger}
+    wrong |= {"payload": bytes(40), "fee": 0, "signer": OTHER}
+
+    def send(**repairs: Any) -> Code:
+        wrong.update(repairs)
+        return ledger.submit("ada", _replace(good, raw=_spoilt(**wrong)))
+
+    yield Code.ANCHOR_SEAL_MISMATCH, send()
+    yield Code.ANCHOR_NEXT_SEAL_MISMATCH, send(coin=coin)
+    yield Code.ANCHOR_INTENT_MISMATCH, send(script=SCRIPT)
+    yield Code.ANCHOR_FEE_INVALID, send(payload=good.payload)
+    yield Code.ANCHOR_FEE_OVER_CAP, send(fee=FEE_MAX + 1)
+    yield Code.ANCHOR_SIGNATURE_INVALID, send(fee=FEE_MAX)
+    yield Code.OK, send(signer=SIGNER)
+
+
+def _spoilt(coin: Coin, script: bytes, payload: bytes, fee: int, signer: KeySigner) -> bytes:
+    """A variant that spends `coin`, pays `script` and is signed by whomever."""
+    unsigned = build_anchor([coin], script, payload, fee)
+    return encode(SignedAnchor(signer.sign(unsigned, [coin], SCRIPT).full, (), 7))
+
+
+def anchor_variants() -> Iterator[Rung]:
+    """AnchorBump and AnchorReseat, of an anchor that is pending, full or observed."""
+    ledger = _sealed()
+    assert ledger.submit("ada", anchoring.lease(ledger)) is Code.OK
+    yield Code.ANCHOR_NOT_PENDING, ledger.submit("ada", anchoring.bump(ledger, 400))
+    yield Code.ANCHOR_NOT_PENDING, ledger.submit("ada", anchoring.reseat(ledger))
+    assert ledger.submit("ada", anchoring.intent(ledger, BITCOIN)) is Code.OK
+    assert ledger.submit("ada", anchoring.bitcoin_observed(ledger)) is Code.OK
+    yield Code.ANCHOR_OBSERVED, ledger.submit("ada", anchoring.bump(ledger, 400))
+    yield Code.ANCHOR_OBSERVED, ledger.submit("ada", anchoring.bitcoin_observed(ledger))
+    full = _sealed()
+    assert full.submit("ada", anchoring.lease(full)) is Code.OK
+    assert full.submit("ada", anchoring.intent(full, BITCOIN)) is Code.OK
+    bumps = [anchoring.bump(full, anchoring.FEE + 2 * number) for number in range(1, VARIANTS_MAX)]
+    assert full.submit("ada", *bumps) is Code.OK
+    yield Code.ANCHOR_VARIANTS_LIMIT, full.submit("ada", anchoring.bump(full, 0, raw=b""))
+    yield Code.ANCHOR_VARIANTS_LIMIT, full.submit("ada", anchoring.reseat(full, raw=b""))
+    assert ledger.submit("ada", anchoring.retract(1)) is Code.OK
+    yield Code.ANCHOR_SEAL_ALIVE, ledger.submit("ada", anchoring.reseat(ledger, raw=b""))
+    yield Code.ANCHOR_MALFORMED, ledger.submit("ada", anchoring.bump(ledger, 0, raw=b""))
+    yield Code.ANCHOR_FEE_INVALID, ledger.submit("ada", anchoring.bump(ledger, anchoring.FEE))
+    yield Code.ANCHOR_FEE_OVER_CAP, ledger.submit("ada", anchoring.bump(ledger, FEE_MAX + 1))
+    yield Code.OK, ledger.submit("ada", anchoring.bump(ledger, FEE_MAX))
+
+
+def anchor_retract() -> Iterator[Rung]:
+    """AnchorRetract by a node that is behind, of an anchor that nobody observed."""
+    ledger = _sealed()
+    assert ledger.submit("ada", anchoring.lease(ledger)) is Code.OK
+    behind = anchoring.retract(1, position=b"\x01")
+    yield Code.NOT_A_MEMBER, ledger.submit("alice", behind)
+    yield Code.ANCHOR_LEASE_MISSING, ledger.submit("ben", behind)
+    yield Code.ANCHOR_NODE_BEHIND, ledger.submit("ada", behind)
+    yield Code.ANCHOR_NOT_FINAL, ledger.submit("ada", anchoring.retract(1))
+    assert ledger.submit("ada", anchoring.intent(ledger, BITCOIN)) is Code.OK
+    yield Code.ANCHOR_NOT_FINAL, ledger.submit("ada", anchoring.retract(1))
+    assert ledger.submit("ada", anchoring.bitcoin_observed(ledger)) is Code.OK
+    assert ledger.submit("ada", anchoring.final(ledger, BITCOIN)) is Code.OK
+    yield Code.ANCHOR_NOT_FINAL, ledger.submit("ada", anchoring.retract(2))
+    yield Code.OK, ledger.submit("ada", anchoring.retract(1))
+
+
+def anchor_halt() -> Iterator[Rung]:
+    """AnchorHalt by someone who looked before the lane changed."""
+    ledger = Ledger()
+    late = anchoring.halt(ledger)
+    yield Code.NOT_A_MEMBER, ledger.submit("alice", _replace(late, backend="heaven"))
+    yield Code.ANCHOR_BACKEND_UNKNOWN, ledger.submit("ada", _replace(late, backend="heaven"))
+    assert ledger.submit("ben", late) is Code.OK
+    yield Code.ANCHOR_LANE_CHANGED, ledger.submit("ada", late)
+    yield Code.OK, ledger.submit("ada", anchoring.halt(ledger, reason=""))
 
 
 IN_ORDER: tuple[Ladder, ...] = (
@@ -385,6 +508,11 @@ IN_ORDER: tuple[Ladder, ...] = (
     settlement,
     anchor,
     anchor_pending,
+    anchor_lease,
+    anchor_intent,
+    anchor_variants,
+    anchor_retract,
+    anchor_halt,
 )
 # SubmitProof prefers the more telling of two codes; the others end with what an OK makes possible.
 IN_OWN_ORDER: tuple[Ladder, ...] = (submit_proof, report_failure, submit_verdict)

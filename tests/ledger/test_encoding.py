@@ -11,11 +11,13 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ledger_harness import forms
+from ledger_harness import anchoring, forms
 from ledger_harness.cast import key, seed
 from ledger_harness.ledger import Ledger
 from ledger_harness.spelling import pack, respell
 
+from vcp_cluster.ledger.anchor_settings import BITCOIN, AnchorSettings
+from vcp_cluster.ledger.anchors.bitcoin import BlockEvidence, SignedAnchor
 from vcp_cluster.ledger.anchors.notary import NotaryEvidence
 from vcp_cluster.ledger.codes import Code
 from vcp_cluster.ledger.commitments import Finding, proof_id
@@ -23,7 +25,13 @@ from vcp_cluster.ledger.domains import DOMAIN_TRANSACTION
 from vcp_cluster.ledger.encoding import INTEGER_MAX, Malformed, decode, encode
 from vcp_cluster.ledger.genesis import Genesis
 from vcp_cluster.ledger.keys import sign
-from vcp_cluster.ledger.operations import AnyOperation, CancelTask, RegisterNode, Transfer
+from vcp_cluster.ledger.operations import (
+    AnyOperation,
+    CancelTask,
+    RegisterNode,
+    SealBatch,
+    Transfer,
+)
 from vcp_cluster.ledger.tasks import compute_task_id
 from vcp_cluster.ledger.transactions import (
     Entry,
@@ -74,9 +82,23 @@ def verdict(ledger: Ledger, task: bytes) -> tuple[str, AnyOperation]:
     return drawn, forms.verdict(ledger, drawn, proof_id(claim), Finding.AGREE)
 
 
+def anchor(ledger: Ledger, task: bytes) -> tuple[str, AnyOperation]:
+    """A transaction of another system, as bytes."""
+    claim = forms.commitment(ledger, task)
+    assert ledger.submit("pc", forms.prove(ledger, "pc", claim)) is Code.OK
+    ledger.wait(1)
+    for member in ("ada", "ben", "cyd"):
+        ledger.submit(member, forms.verdict(ledger, member, proof_id(claim), Finding.AGREE))
+    assert ledger.submit("ada", SealBatch(1)) is Code.OK
+    assert ledger.submit("ada", anchoring.lease(ledger)) is Code.OK
+    return "ada", anchoring.intent(ledger, BITCOIN)
+
+
 Example = Callable[[Ledger, bytes], tuple[str, AnyOperation]]
 EXAMPLES = pytest.mark.parametrize(
-    "example", [transfer, task, report, proof, verdict], ids=lambda example: example.__name__
+    "example",
+    [transfer, task, report, proof, verdict, anchor],
+    ids=lambda example: example.__name__,
 )
 
 
@@ -194,7 +216,16 @@ json_like = st.recursive(
     lambda children: st.lists(children, max_size=8),
     max_leaves=20,
 )
-KINDS = (Entry, SignedTransaction, Envelope, Genesis, NotaryEvidence)
+KINDS = (
+    Entry,
+    SignedTransaction,
+    Envelope,
+    Genesis,
+    AnchorSettings,
+    NotaryEvidence,
+    SignedAnchor,
+    BlockEvidence,
+)
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)

@@ -10,10 +10,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ledger_harness import forms
+from ledger_harness import anchoring, forms
 from ledger_harness.cast import WORKERS, key, make_genesis
 from ledger_harness.ledger import Ledger
 
+from vcp_cluster.ledger.anchor_settings import BITCOIN, NOTARY
 from vcp_cluster.ledger.codes import Code
 from vcp_cluster.ledger.commitments import (
     Finding,
@@ -40,7 +41,7 @@ PATH = Path(__file__).parents[1] / "vectors" / "ledger.json"
 
 
 def scripted_log() -> tuple[Ledger, bytes, list[str]]:
-    """A short log that touches every record: work, an audit, a batch, an anchor, a rejection."""
+    """A short log that touches every record: work, an audit, a batch, two anchors, a rejection."""
     ledger = Ledger()
     for worker in WORKERS:
         assert ledger.submit(worker, RegisterNode("pc", 1), nonce=1) is Code.OK
@@ -56,8 +57,13 @@ def scripted_log() -> tuple[Ledger, bytes, list[str]]:
     record = ledger.state.get_proof(proof)
     assert record is not None and record.status == ProofStatus.ACCEPTED
     assert ledger.submit("ada", SealBatch(1)) is Code.OK
-    assert ledger.submit("ada", forms.anchor_intent(ledger)) is Code.OK
-    assert ledger.submit("ada", forms.anchor_observed(ledger)) is Code.OK
+    assert ledger.submit("ada", anchoring.intent(ledger)) is Code.OK
+    assert ledger.submit("ada", anchoring.notary_observed(ledger)) is Code.OK
+    assert ledger.submit("ben", anchoring.lease(ledger)) is Code.OK
+    assert ledger.submit("ben", anchoring.intent(ledger, BITCOIN)) is Code.OK
+    assert ledger.submit("ben", anchoring.bump(ledger, 400)) is Code.OK
+    assert ledger.submit("ben", anchoring.bitcoin_observed(ledger, 1)) is Code.OK
+    assert ledger.submit("ben", anchoring.final(ledger, BITCOIN)) is Code.OK
     assert ledger.submit("bob", Transfer(key("alice"), 2**62)) is Code.BALANCE_INSUFFICIENT
     ledger.entry(after_ms=3_600_000)
     ledger.apply_bytes(b"not an entry")
@@ -110,8 +116,8 @@ def run_vector() -> dict[str, Any]:
     assert record is not None
     commitment, recorded = record.commitment, record.verdicts[0]
     header = ledger.store.get(HEADER + u64(1))
-    anchor = ledger.state.get_anchor(1)
-    assert header is not None and anchor is not None
+    anchor, sealed = (ledger.state.get_anchor(name, 1) for name in (NOTARY, BITCOIN))
+    assert header is not None and anchor is not None and sealed is not None
     return {
         "commitment": {
             "bytes": encode(commitment).hex(),
@@ -125,7 +131,14 @@ def run_vector() -> dict[str, Any]:
         },
         "blob_message": blob_message(ledger.chain_id, commitment.output_hash, 30).hex(),
         "batch_header": header.hex(),
-        "anchor": {"payload": anchor.payload.hex(), "raw": anchor.raw.decode()},
+        "anchor": {"payload": anchor.payload.hex(), "raw": anchor.raws[0].decode()},
+        "bitcoin": {
+            "variants": [raw.hex() for raw in sealed.raws],
+            "evidence": sealed.evidence.hex(),
+            "finality": sealed.finality.hex(),
+            "record": encode(sealed).hex(),
+            "lane": encode(ledger.state.get_lane(BITCOIN)).hex(),
+        },
         "log": {"entries": [data.hex() for data in ledger.entries], "state_roots": roots},
     }
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from ledger_harness.seals import BOTH
+from vcp_cluster.ledger.anchor_settings import AnchorSettings
 from vcp_cluster.ledger.genesis import (
     UNITS_PER_VCP,
     Allocation,
@@ -36,9 +38,13 @@ def key(name: str) -> bytes:
 
 
 def make_genesis(
-    *, governors: tuple[str, ...] = (GOVERNOR,), threshold: int = 1, **parameters: Any
+    *,
+    governors: tuple[str, ...] = (GOVERNOR,),
+    threshold: int = 1,
+    anchors: AnchorSettings = BOTH,
+    **parameters: Any,
 ) -> Genesis:
-    """Three members, two funded clients, and the default parameters with changes."""
+    """Three members, two funded clients, both backends, the default parameters with changes."""
     return Genesis(
         version=1,
         cluster_name="play",
@@ -49,6 +55,7 @@ def make_genesis(
             for number, name in enumerate(MEMBERS)
         ),
         parameters=msgspec.structs.replace(default_parameters((PROFILE,)), **parameters),
+        anchors=anchors,
         allocations=tuple(
             Allocation(key(name), amount * UNITS_PER_VCP) for name, amount in CLIENTS.items()
         ),

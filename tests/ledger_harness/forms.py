@@ -9,8 +9,6 @@ import msgspec
 
 from ledger_harness.cast import MEMBERS, PROFILE, key, seed
 from ledger_harness.ledger import Ledger
-from vcp_cluster.ledger import anchors
-from vcp_cluster.ledger.anchors.notary import NotaryEvidence, compute_checkpoints, compute_raw
 from vcp_cluster.ledger.commitments import (
     EMPTY_OUTPUT_HASH,
     Attestation,
@@ -24,13 +22,9 @@ from vcp_cluster.ledger.commitments import (
     sign_telemetry,
     sign_verdict,
 )
-from vcp_cluster.ledger.encoding import encode
 from vcp_cluster.ledger.genesis import UNITS_PER_VCP
 from vcp_cluster.ledger.keys import hash_content
-from vcp_cluster.ledger.notes import format_note, sign_cosignature
 from vcp_cluster.ledger.operations import (
-    AnchorIntent,
-    AnchorObserved,
     NodeReport,
     SubmitProof,
     SubmitTask,
@@ -174,28 +168,3 @@ def verdict(
     )
     mine = _replace(mine, **changes)
     return SubmitVerdict(key(member), mine, sign_verdict(seed(member), mine))
-
-
-def anchor_intent(ledger: Ledger, **changes: Any) -> AnchorIntent:
-    """The intent to publish the batch log as it stands."""
-    state = ledger.state
-    size = state.get_settlement().headers
-    raw = compute_raw(state) if size else b""
-    intent = AnchorIntent("notary", size, anchors.compute_payload(state), raw)
-    return _replace(intent, **changes)
-
-
-def anchor_observed(
-    ledger: Ledger, cosigners: Sequence[str] = MEMBERS, **changes: Any
-) -> AnchorObserved:
-    """Both checkpoints, cosigned."""
-    batch, transactions = (
-        format_note(
-            checkpoint,
-            [sign_cosignature(seed(name), name, checkpoint, 1_700_000_000) for name in cosigners],
-        )
-        for checkpoint in compute_checkpoints(ledger.state)
-    )
-    size = ledger.state.get_settlement().anchor_pending
-    evidence = encode(NotaryEvidence(batch, transactions))
-    return _replace(AnchorObserved(size, evidence), **changes)

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from ledger_harness.indexes import FINISHED, rebuild_indexes, records
+from ledger_harness.lanes import check_lanes
 from vcp_cluster.ledger import money, schema
 from vcp_cluster.ledger.encoding import INTEGER_MAX, decode, encode
 from vcp_cluster.ledger.genesis import Genesis
@@ -13,6 +14,7 @@ from vcp_cluster.ledger.merkle import BLAKE3_TREE, RFC9162, Frontier, root_of
 from vcp_cluster.ledger.records import (
     Account,
     Anchor,
+    AnchorLane,
     BatchLeaf,
     LogLeaf,
     LogState,
@@ -25,7 +27,7 @@ from vcp_cluster.ledger.records import (
     Task,
     TaskStatus,
 )
-from vcp_cluster.ledger.settlement import BatchHeader
+from vcp_cluster.ledger.settlement import BatchHeader, header_leaf_hash
 from vcp_cluster.ledger.state import View, Write
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ KINDS: dict[bytes, Any] = {
     schema.NONCE: NonceRecord,
     schema.PROOF: Proof,
     schema.ANCHOR: Anchor,
+    schema.LANE: AnchorLane,
     schema.SETTLEMENT: Settlement,
     schema.TASK: Task,
 }
@@ -71,6 +74,7 @@ def check(ledger: Ledger) -> None:
     check_money(ledger, tasks)
     check_nodes(view, tasks)
     check_settlement(ledger)
+    check_lanes(ledger)
     check_indexes(ledger)
 
 
@@ -130,6 +134,10 @@ def check_settlement(ledger: Ledger) -> None:
     total = sum(decode(BatchLeaf, leaf).amount for leaf in leaves)
     assert batch.total == min(INTEGER_MAX, total)
     assert batch.pending == state.get_supply().pending
+    headers = [value for _, value in records(view, schema.HEADER)]
+    header_root = root_of(RFC9162, [header_leaf_hash(value) for value in headers])
+    assert batch.headers == len(headers) == batch.batch - 1
+    assert Frontier.decode(batch.headers_frontier).root(RFC9162) == header_root
     log_leaves = [RFC9162.leaf(value) for _, value in records(view, schema.LOG_LEAF)]
     assert log.size == len(log_leaves)
     assert Frontier.decode(log.frontier).root(RFC9162) == root_of(RFC9162, log_leaves)

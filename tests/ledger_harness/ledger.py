@@ -11,6 +11,7 @@ from vcp_cluster.ledger.codes import Code
 from vcp_cluster.ledger.encoding import encode
 from vcp_cluster.ledger.genesis import compute_chain_id
 from vcp_cluster.ledger.operations import AnyOperation
+from vcp_cluster.ledger.records import AnchorLane
 from vcp_cluster.ledger.state import MemoryStore, Overlay, State
 from vcp_cluster.ledger.tasks import compute_task_id
 from vcp_cluster.ledger.transactions import (
@@ -35,6 +36,8 @@ class Ledger:
         self.entries: list[bytes] = []
         # When each task ended: the one thing that an index needs and no record holds.
         self.finished_ms: dict[bytes, int] = {}
+        # Every backend's lane as the entry before left it: what may change depends on that.
+        self.lanes: dict[str, AnchorLane] = {}
         self._nonce = 0
         invariants.check(self)
 

@@ -6,7 +6,8 @@
     again                             the bytes of the last transaction once more
     together N                        the next N transactions travel in one entry
     wait 5s    gap 1h                 empty entries every second; one entry after a long silence
-    show NAME                         an account, node, task, proof, `supply`, `batch` or `anchor`
+    show NAME                         an account, node, task, proof, `supply`, `batch`, `anchor` (the
+                                      notary's) or `bitcoin` (the one on Bitcoin)
 
 A sender is a name, or `worker`: who holds the task that is named next; `drawn`, `other` and
 `others`: the member drawn to verify the proof that is named next, one more that has not been heard,
@@ -27,7 +28,12 @@ from vcp_cluster.ledger.tasks import compute_task_id
 from vcp_cluster.ledger.transactions import parse_transaction
 
 UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
-SHOWS = {"supply": shows.supply, "batch": shows.batch, "anchor": shows.anchor}
+SHOWS = {
+    "supply": shows.supply,
+    "batch": shows.batch,
+    "anchor": shows.anchor,
+    "bitcoin": shows.bitcoin,
+}
 
 
 def milliseconds(text: str) -> int:

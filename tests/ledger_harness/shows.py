@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from ledger_harness.ledger import Ledger
 from vcp_cluster.ledger import money, selection
+from vcp_cluster.ledger.anchor_settings import BITCOIN, NOTARY
 from vcp_cluster.ledger.commitments import Finding
 from vcp_cluster.ledger.genesis import UNITS_PER_VCP
 from vcp_cluster.ledger.records import (
@@ -88,10 +89,24 @@ def batch(ledger: Ledger) -> str:
     )
 
 
-def anchor(ledger: Ledger) -> str:
-    """The anchor that is pending, or the newest one."""
-    batches = ledger.state.get_settlement()
-    record = ledger.state.get_anchor(batches.anchor_pending or batches.anchor_final)
+def anchor(ledger: Ledger, backend: str = NOTARY) -> str:
+    """The anchor of a backend that is pending, or the newest one; and what stops or waits."""
+    lane = ledger.state.get_lane(backend)
+    record = ledger.state.get_anchor(backend, lane.pending or lane.final)
     if record is None:
-        return "none"
-    return f"size={record.size} backend={record.backend} {AnchorStatus(record.status).name.lower()}"
+        words = ["none"]
+    else:
+        status = AnchorStatus(record.status).name.lower()
+        words = [f"size={record.size} backend={record.backend} {status}"]
+        if len(record.raws) > 1:
+            words.append(f"variant={record.variant + 1} of {len(record.raws)}")
+    if lane.retracted:
+        words.append(f"before={','.join(str(size) for size in lane.retracted)}")
+    if lane.halt:
+        words.append(f"halted: {lane.halt}")
+    return " ".join(words)
+
+
+def bitcoin(ledger: Ledger) -> str:
+    """The same of Bitcoin's."""
+    return anchor(ledger, BITCOIN)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ledger_harness import forms
+from ledger_harness import anchoring, forms
 from ledger_harness.cast import MEMBERS, key
 from ledger_harness.names import Names
+from vcp_cluster.ledger.anchor_settings import BITCOIN, NOTARY
 from vcp_cluster.ledger.commitments import FailureKind, Finding
 from vcp_cluster.ledger.encoding import INTEGER_MAX
 from vcp_cluster.ledger.genesis import UNITS_PER_VCP
 from vcp_cluster.ledger.operations import (
-    AnchorFinal,
     AnyOperation,
     CancelTask,
     Mint,
@@ -128,16 +128,45 @@ def _anchor(names: Names, sender: str, words: Words) -> AnyOperation:
     """`anchor intent`, `anchor observed cosigners=ada,ben`, `anchor final`."""
     step = words.plain[0]
     if step == "intent":
-        return forms.anchor_intent(names.ledger)
+        return anchoring.intent(names.ledger)
     if step == "observed":
         cosigners = words.named.get("cosigners", ",".join(MEMBERS)).split(",")
-        return forms.anchor_observed(names.ledger, cosigners)
+        return anchoring.notary_observed(names.ledger, cosigners)
+    if step == "retract":
+        return anchoring.retract(int(words.plain[1]), NOTARY, b"")
     assert step == "final", f"no step {step!r} of an anchor"
-    return AnchorFinal(names.ledger.state.get_settlement().anchor_pending)
+    return anchoring.final(names.ledger)
+
+
+def _bitcoin(names: Names, sender: str, words: Words) -> AnyOperation:
+    """`bitcoin lease`, `bitcoin bump fee=400`, `bitcoin observed variant=2`, `bitcoin retract 1` …
+
+    `work=` is how far the sender's node has seen the chain, where an operation says that.
+    """
+    ledger, step = names.ledger, words.plain[0]
+    fee = words.number("fee", anchoring.FEE)
+    work = words.number("work", 2).to_bytes(2, "big")
+    if step == "lease":
+        return anchoring.lease(ledger, position=work)
+    if step == "intent":
+        return anchoring.intent(ledger, BITCOIN, fee)
+    if step == "bump":
+        return anchoring.bump(ledger, fee)
+    if step == "reseat":
+        return anchoring.reseat(ledger, fee)
+    if step == "observed":
+        return anchoring.bitcoin_observed(ledger, words.number("variant", 1) - 1, position=work)
+    if step == "final":
+        return anchoring.final(ledger, BITCOIN, position=work)
+    if step == "retract":
+        return anchoring.retract(int(words.plain[1]), position=work)
+    assert step in ("halt", "resume"), f"no step {step!r} of an anchor on Bitcoin"
+    return anchoring.halt(ledger, reason="look" if step == "halt" else "")
 
 
 VERBS: dict[str, Verb] = {
     "anchor": _anchor,
+    "bitcoin": _bitcoin,
     "cancel": _cancel,
     "fail": _fail,
     "mint": _mint,
