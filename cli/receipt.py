@@ -55,29 +55,55 @@ def receipt() -> None:
     "--out", type=PATH, required=True, metavar="FILE", help="File to write; - is standard output."
 )
 @click.option("--wait", is_flag=True, help="Wait until the task's batch is sealed and anchored.")
+@click.option(
+    "--anchor",
+    type=click.Choice(("notary", "bitcoin")),
+    help="Only with this anchor in it; without, whichever is final.",
+)
 @reads
-def export(access: Access, task_id: str, out: Path, wait: bool) -> None:
+def export(access: Access, task_id: str, out: Path, wait: bool, anchor: str | None) -> None:
     """Write the settlement receipt of a task to a file that anyone can verify offline."""
     with access.open_client() as client:
-        text = _wait_for_receipt(client, task_id, access.wait_ms if wait else 0)
+        text = _wait_for_receipt(client, task_id, access.wait_ms if wait else 0, anchor)
     write_out(out, text.encode())
     if str(out) != "-":
         document = {"schema": "vcp/export/v1", "task": task_id, "file": str(out)}
         access.output.emit({**document, "bytes": len(text)}, EXPORT)
 
 
-def _wait_for_receipt(client: Client, task_id: str, wait_ms: int) -> str:
+def _wait_for_receipt(client: Client, task_id: str, wait_ms: int, anchor: str | None) -> str:
     """The receipt, asked for until it is ready or the time is over; raise `NotReady`."""
     from vcp_cluster.cluster.errors import NotReady
 
     deadline_s = time.monotonic() + wait_ms / 1000
     while True:
         try:
-            return client.receipt(task_id)
+            return _require_anchor(client.receipt(task_id), anchor)
         except NotReady:
             if time.monotonic() + POLL_S >= deadline_s:
                 raise
         time.sleep(POLL_S)
+
+
+def _require_anchor(text: str, anchor: str | None) -> str:
+    """The receipt, if the anchor is in it; raise `NotReady`."""
+    if anchor is None:
+        return text
+    from vcp_cluster.cluster.errors import BadAnswer, NotReady
+    from vcp_cluster.ledger.receipts import ReceiptInvalid, get_anchor_names, parse_receipt
+
+    try:
+        parsed = parse_receipt(text.encode())
+    except ReceiptInvalid as error:
+        raise BadAnswer(f"the member's receipt cannot be read: {error}") from None
+    if anchor not in parsed.genesis.anchors.backends:
+        raise click.UsageError(f"this cluster does not anchor in {anchor}")
+    if anchor not in get_anchor_names(parsed):
+        raise NotReady(
+            f"the {anchor} anchor of its batch is not final yet",
+            next_step="see `vcp-cluster anchor status`, and export it again with --wait",
+        )
+    return text
 
 
 @receipt.command(

@@ -16,6 +16,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from vcp_cluster.ledger.anchor_settings import BITCOIN, NOTARY
 from vcp_cluster.ledger.anchors import bitcoin_proof, notary_proof
 from vcp_cluster.ledger.anchors.bitcoin_proof import AnchoredBlock, BitcoinProof, describe_block
 from vcp_cluster.ledger.anchors.notary_proof import NotaryProof
@@ -258,6 +259,11 @@ def _check_order(receipt: SettlementReceipt) -> tuple[NotaryProof | BitcoinProof
     if kinds not in ([NotaryProof], [BitcoinProof], [NotaryProof, BitcoinProof]):
         raise ReceiptInvalid("an anchor is given twice, or not in order")
     return receipt.anchors
+
+
+def get_anchor_names(receipt: SettlementReceipt) -> list[str]:
+    """Names of the backends whose anchors a receipt carries."""
+    return [NOTARY if isinstance(one, NotaryProof) else BITCOIN for one in receipt.anchors]
 
 
 def _check_notary(

@@ -139,7 +139,8 @@ def test_from_a_task_to_a_receipt_in_a_block_through_a_kill(
 
     receipt = tmp_path / "payout.receipt"
     client = anchored.cluster.client_directory
-    anchored.run("receipt", "export", task, "--out", receipt, "--dir", client)
+    wanted = ("--anchor", "bitcoin", "--wait")
+    anchored.run("receipt", "export", task, *wanted, "--out", receipt, "--dir", client)
     genesis = anchored.cluster.directory / "genesis.json"
     node = ("--rpc", anchored.url, "--rpc-cookie", anchored.cookie)
     verified = anchored.run("receipt", "verify", receipt, "--genesis", genesis, *node)
