@@ -278,6 +278,7 @@ class NodeServer:
     def __init__(self, handler: NodeHandler) -> None:
         class Http(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # or 40 ms pass between head and body
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
