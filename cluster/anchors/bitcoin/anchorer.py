@@ -73,6 +73,7 @@ from vcp_cluster.ledger.operations.anchors import LEASE_MS, RETRACT_MAX, VARIANT
 from vcp_cluster.ledger.records import Anchor
 
 MISCONFIGURED_PAUSE_S = 60.0
+APPLY_WAIT_S = 5.0
 # How far down a stranger's spending of the first coin is looked for: two weeks of blocks.
 SCAN_BLOCKS_MAX = 2_016
 
@@ -166,7 +167,9 @@ class BitcoinAnchorer:
         return is_mine or self._now_ms() >= view.lane.lease_until_ms
 
     async def _submit(self, operation: AnyOperation) -> bool:
-        await self._ledger.submit([operation])
+        """Write, and wait until this member has applied it: the next step is to see it."""
+        receipt = await self._ledger.submit([operation])
+        await self._ledger.wait_height(receipt.height - 1, APPLY_WAIT_S)
         return True
 
     async def _broadcast_pending(self, view: LaneView) -> None:
