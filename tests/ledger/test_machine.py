@@ -16,7 +16,6 @@ from ledger_harness import anchoring, forms
 from ledger_harness.cast import CLIENTS, GOVERNOR, MEMBERS, WORKERS, key
 from ledger_harness.ledger import Ledger
 
-from vcp_cluster.ledger.anchor_settings import BITCOIN
 from vcp_cluster.ledger.commitments import Finding, proof_id
 from vcp_cluster.ledger.encoding import INTEGER_MAX, encode
 from vcp_cluster.ledger.operations import (
@@ -30,7 +29,7 @@ from vcp_cluster.ledger.operations import (
     Transfer,
     Unstake,
 )
-from vcp_cluster.ledger.records import AnchorStatus, TaskStatus
+from vcp_cluster.ledger.records import TaskStatus
 from vcp_cluster.ledger.state import MemoryStore
 from vcp_cluster.ledger.transactions import Entry, verify_entry
 from vcp_cluster.ledger.transition import apply, initial_writes
@@ -259,43 +258,6 @@ class AnythingGoes(RuleBasedStateMachine):
             self.send(member, anchoring.notary_observed(self.ledger))
         else:
             self.send(member, anchoring.final(self.ledger))
-
-    @rule(
-        member=st.sampled_from(("ada", "ada", "ben")),
-        steps=st.lists(st.integers(0, 8), min_size=1, max_size=5),
-        pick=picks,
-        fee=st.sampled_from((200, 400, 800, 5_001)),
-    )
-    def bitcoin(self, member: str, steps: list[int], pick: int, fee: int) -> None:
-        """Any steps of the anchor on Bitcoin, in any order, after a lease."""
-        self.send(member, anchoring.lease(self.ledger))
-        for step in steps:
-            self.flush(1)
-            self.send(member, self.bitcoin_step(step, pick, fee))
-        self.flush(1)
-
-    def bitcoin_step(self, step: int, pick: int, fee: int) -> AnyOperation:
-        """What a member does next: mostly the next thing, or takes something back."""
-        ledger = self.ledger
-        headers = ledger.state.get_settlement().headers
-        if step in (0, 1, 2):
-            anchor = anchoring.pending(ledger, BITCOIN)
-            if anchor is None:
-                return anchoring.intent(ledger, BITCOIN)
-            if anchor.status == AnchorStatus.PENDING:
-                return anchoring.bitcoin_observed(ledger, pick % len(anchor.raws))
-            return anchoring.final(ledger, BITCOIN)
-        if step == 3:
-            return SealBatch(ledger.state.get_settlement().batch)
-        if step == 4:
-            return anchoring.bump(ledger, fee)
-        if step == 5:
-            return anchoring.reseat(ledger, fee)
-        if step == 6:
-            return anchoring.retract(pick % (headers + 1))
-        if step == 7:
-            return anchoring.bitcoin_observed(ledger, pick)
-        return anchoring.halt(ledger, reason="" if pick % 2 else "look")
 
     @rule(pick=picks)
     def replay(self, pick: int) -> None:
