@@ -188,25 +188,45 @@ def _conclusion(document: Document) -> Line:
     return Line("NOT ok: something above is not as it should be", "red")
 
 
-@contextmanager
-def stop_on_signal() -> Iterator[None]:
-    """SIGTERM ends like Ctrl-C, so that whatever is running is stopped and removed."""
+class Interrupt:
+    """Whether somebody pressed Ctrl-C, or sent SIGTERM.
 
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
+    The exception alone is not enough: Python drops one that is raised while it runs a finalizer.
+    """
+
+    def __init__(self) -> None:
+        self._is_set = False
+
+    def take(self, _number: int, _frame: FrameType | None) -> None:
+        """The signal handler."""
+        self._is_set = True
         raise KeyboardInterrupt
 
-    previous = signal.signal(signal.SIGTERM, interrupt)
+    def check(self) -> None:
+        """Raise `KeyboardInterrupt` if the one of the handler was dropped."""
+        if self._is_set:
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[Interrupt]:
+    """SIGTERM ends like Ctrl-C, so that whatever is running is stopped and removed."""
+    interrupt = Interrupt()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    previous = {number: signal.signal(number, interrupt.take) for number in numbers}
     try:
-        yield
+        yield interrupt
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
-def make_reporter(output: Output) -> Any:
+def make_reporter(output: Output, interrupt: Interrupt) -> Any:
     """Print progress on standard error, with the time since the start."""
     start = time.monotonic()
 
     def report(step: Any) -> None:
+        interrupt.check()
         output.note(f"{time.monotonic() - start:6.1f} s  {step.stage:<9} {step.text}")
 
     return report
@@ -244,13 +264,13 @@ def demo(output: Output, members: int, nodes: int, tasks: int, liars: int, keep:
     from vcp_cluster.cluster.local import LocalCluster
 
     plan = Plan(members=members, nodes=nodes, tasks=tasks, liars=liars)
-    with stop_on_signal(), _directory(keep) as directory:
+    with stop_on_signal() as interrupt, _directory(keep) as directory:
         # A task may pass through every liar before it meets an honest node.
         cluster = LocalCluster.create(
             directory, members=members, cluster_name=_CLUSTER_NAME, attempts_max=3 + liars
         )
         with cluster:
-            document = Demonstration(cluster, plan, make_reporter(output)).run()
+            document = Demonstration(cluster, plan, make_reporter(output, interrupt)).run()
         output.emit(
             {**document, "directory": str(directory) if keep else None},
             View(_page, lambda one: [task["id"] for task in one["tasks"]]),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,11 +11,18 @@ from pathlib import Path
 import click
 
 from vcp_cluster.cli.commands import Command
-from vcp_cluster.cli.demo import MEMBERS_MAX, NODES_MAX, make_reporter, stop_on_signal
+from vcp_cluster.cli.demo import (
+    MEMBERS_MAX,
+    NODES_MAX,
+    Interrupt,
+    make_reporter,
+    stop_on_signal,
+)
 from vcp_cluster.cli.options import offline
 from vcp_cluster.cli.output import Output
 
 _CLUSTER_NAME = "dev"
+_LOOK_S = 1.0
 
 
 @click.command(
@@ -50,8 +57,8 @@ def dev(output: Output, members: int, workers: int, liars: int, directory: Path 
     from vcp_cluster.cluster.profile import Profile, remove_profile, write_profile
     from vcp_cluster.ledger.genesis import compute_chain_id
 
-    report = make_reporter(output)
-    with stop_on_signal(), _place(directory) as place:
+    with stop_on_signal() as interrupt, _place(directory) as place:
+        report = make_reporter(output, interrupt)
         if (place / "genesis.json").exists():
             cluster = LocalCluster.open(place)
         else:
@@ -82,17 +89,18 @@ def dev(output: Output, members: int, workers: int, liars: int, directory: Path 
                     "--input README.md --reward 10 --wait\n"
                     "Ctrl-C stops it."
                 )
-                _sleep_until_interrupted()
+                _sleep_until_interrupted(interrupt)
             except KeyboardInterrupt:
-                report(Step("stop", "stopping workers and members"))
+                output.note("stopping workers and members")
             finally:
                 remove_profile(profile)
     return 0
 
 
-def _sleep_until_interrupted() -> None:
+def _sleep_until_interrupted(interrupt: Interrupt) -> None:
     while True:
-        signal.pause()
+        interrupt.check()
+        time.sleep(_LOOK_S)
 
 
 @contextmanager
