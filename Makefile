@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast check format examples clean
+.PHONY: help demo test test-fast fuzz-anchors check format examples bench clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,11 @@ test: $(VENV)/ready  ## all tests
 test-fast: $(VENV)/ready  ## the tests that start no cluster
 	$(BIN)/python -m pytest -q -m "not cluster"
 
+seed ?= 1
+n    ?= 100
+fuzz-anchors: $(VENV)/ready  ## schedules of anchors on real Bitcoin consensus: seed=1 n=100
+	$(BIN)/python -m tests.anchors.schedule $(seed) $(n)
+
 check: $(VENV)/ready  ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -38,6 +43,10 @@ format: $(VENV)/ready  ## rewrite the sources in the house format
 examples: $(VENV)/ready  ## rebuild examples/*.wasm from C
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[examples]'
 	$(BIN)/python examples/build.py
+
+bench: $(VENV)/ready  ## throughput and latency against etcd on this machine: two minutes
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'
+	$(BIN)/python -m benchmarks --quick
 
 clean:  ## remove the virtual environment and caches
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -22,6 +22,7 @@ from vcp_cluster.cli.page import (
     Line,
     Part,
     View,
+    pick,
 )
 from vcp_cluster.cli.values import AMOUNT as AMOUNT_VALUE
 from vcp_cluster.cli.values import ID as ID_VALUE
@@ -126,7 +127,7 @@ def _move(
 
     seeds = [load_seed(path) for path in cosigners]
     with access.open_client(is_signing=True) as client:
-        to = recipient if len(recipient) == 64 else client.account(recipient)["id"]
+        to = recipient if len(recipient) == 64 else pick(client.account(recipient), "id")
         if dry_run:
             print_plan(
                 access.output,

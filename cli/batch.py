@@ -20,6 +20,7 @@ from vcp_cluster.cli.page import (
     Part,
     Table,
     View,
+    pick,
 )
 from vcp_cluster.cli.values import format_amount, format_number
 from vcp_cluster.cli.writing import print_receipt
@@ -63,7 +64,7 @@ def seal(access: Access) -> None:
     from vcp_cluster.ledger.operations import SealBatch
 
     with access.open_client(is_signing=True) as client:
-        number = client.batches()["open"]["batch"]
+        number = pick(client.batches(), "open.batch")
         receipt = client.submit(SealBatch(number))
     access.output.note(f"batch {number} sealed")
     print_receipt(access.output, receipt)

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -56,6 +55,8 @@ class Group(click.Group):
         names = self.list_commands(ctx)
         if name in names or name.startswith("-"):
             return super().resolve_command(ctx, args)
+        import difflib
+
         near = difflib.get_close_matches(name, names, n=1)
         question = f" Did you mean {near[0]}?" if near else ""
         raise click.UsageError(f"no command {name[:50]!r}.{question}", ctx)

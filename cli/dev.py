@@ -46,7 +46,7 @@ def dev(output: Output, members: int, workers: int, liars: int, directory: Path 
     if liars > workers:
         raise click.UsageError("--liars is at most --workers")
     from vcp_cluster.cluster.demonstration import DEVICES, Step
-    from vcp_cluster.cluster.local import LocalCluster
+    from vcp_cluster.cluster.local import FIRST_PORT, LocalCluster
     from vcp_cluster.cluster.profile import Profile, remove_profile, write_profile
     from vcp_cluster.ledger.genesis import compute_chain_id
 
@@ -55,7 +55,9 @@ def dev(output: Output, members: int, workers: int, liars: int, directory: Path 
         if (place / "genesis.json").exists():
             cluster = LocalCluster.open(place)
         else:
-            cluster = LocalCluster.create(place, members=members, cluster_name=_CLUSTER_NAME)
+            cluster = LocalCluster.create(
+                place, members=members, cluster_name=_CLUSTER_NAME, first_port=FIRST_PORT
+            )
         with cluster:
             profile = Profile(
                 cluster=cluster.endpoints,

@@ -13,12 +13,12 @@ from typing import NamedTuple
 import click
 
 from vcp_cluster.cli.output import (
-    DocumentNotUnderstood,
     OutputClosed,
     detach_output,
     write_error,
     write_error_document,
 )
+from vcp_cluster.cli.page import DocumentNotUnderstood
 from vcp_cluster.cli.settings import Settings
 from vcp_cluster.cli.values import clean
 

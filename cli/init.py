@@ -26,7 +26,10 @@ from vcp_cluster.cli.page import (
 from vcp_cluster.cli.values import MEMBERS
 
 if TYPE_CHECKING:
+    from vcp_cluster.ledger.anchor_settings import AnchorSettings
     from vcp_cluster.ledger.genesis import Genesis
+
+ANCHORS_BYTES_MAX = 256 * 1024
 
 
 @click.command(
@@ -46,20 +49,63 @@ if TYPE_CHECKING:
 @click.option(
     "--dir", "directory", type=PATH, required=True, metavar="DIR", help="New or empty directory."
 )
+@click.option(
+    "--certificate-days",
+    type=click.IntRange(1, 3652),
+    default=1826,
+    show_default=True,
+    help="How long the members' certificates are valid.",
+)
 @click.option("--name", default="vcp", show_default=True, help="Name of the cluster.")
+@click.option(
+    "--anchors", type=PATH, metavar="FILE", help="From `anchor settings`; the notary by default."
+)
 @offline
-def init(output: Output, members: list[tuple[str, str, int]], directory: Path, name: str) -> None:
-    """Make the directories of a new cluster: keys, genesis, and a funded client account.
+def init(
+    output: Output,
+    members: list[tuple[str, str, int]],
+    directory: Path,
+    certificate_days: int,
+    name: str,
+    anchors: Path | None,
+) -> None:
+    """Make the directories of a new cluster: keys, certificates, genesis, a funded client account.
 
     Copy DIR/NAME to the machine of each member and run `vcp-cluster join --dir DIR/NAME` there.
-    Keep DIR/governance.key away from all of them: it can make money.
+    Keep DIR/governance.key, which can make money, and DIR/ca.key away from all of them.
     """
     from vcp_cluster.cluster.directory import initialise
 
     created_ms = time.time_ns() // 1_000_000
-    genesis = initialise(directory, members, cluster_name=name, created_ms=created_ms)
+    genesis = initialise(
+        directory,
+        members,
+        cluster_name=name,
+        created_ms=created_ms,
+        certificate_days=certificate_days,
+        anchors=None if anchors is None else _read_anchors(anchors),
+    )
     profile = _write_profile(genesis, directory, output)
     output.emit(_describe(genesis, directory, profile), VIEW)
+
+
+def _read_anchors(path: Path) -> AnchorSettings:
+    import json
+
+    from vcp_cluster.cli.files import read_input
+    from vcp_cluster.cluster.errors import ConfigError
+    from vcp_cluster.ledger.genesis import GenesisInvalid, read_anchor_settings
+
+    data = read_input(path, ANCHORS_BYTES_MAX, option="--anchors")
+    try:
+        return read_anchor_settings(json.loads(data))
+    except (GenesisInvalid, ValueError, RecursionError) as error:
+        raise ConfigError(
+            str(error),
+            key="--anchors",
+            origin=str(path),
+            hint="make the file with `vcp-cluster anchor settings`",
+        ) from None
 
 
 def _write_profile(genesis: Genesis, directory: Path, output: Output) -> Path | None:
@@ -83,7 +129,11 @@ def _write_profile(genesis: Genesis, directory: Path, output: Output) -> Path | 
 
 
 def _describe(genesis: Genesis, directory: Path, profile: Path | None) -> Document:
-    from vcp_cluster.cluster.directory import CLIENT_DIRECTORY, GOVERNANCE_KEY_FILE
+    from vcp_cluster.cluster.directory import (
+        AUTHORITY_KEY_FILE,
+        CLIENT_DIRECTORY,
+        GOVERNANCE_KEY_FILE,
+    )
     from vcp_cluster.ledger.genesis import compute_chain_id
 
     (allocation,) = genesis.allocations
@@ -107,6 +157,7 @@ def _describe(genesis: Genesis, directory: Path, profile: Path | None) -> Docume
             "allocation": str(allocation.amount),
         },
         "governance_key": str(directory / GOVERNANCE_KEY_FILE),
+        "authority_key": str(directory / AUTHORITY_KEY_FILE),
         "profile": None if profile is None else str(profile),
     }
 
@@ -136,6 +187,7 @@ def _page(document: Document) -> list[Part]:
         *(Line(f"next: vcp-cluster join --dir {one['dir']}") for one in document["members"]),
         Line(f"then: vcp-cluster status --dir {client['dir']}"),
         Line(f"keep {document['governance_key']} away from these machines: it can make money"),
+        Line(f"keep {document['authority_key']} there too: it makes certificates"),
     ]
 
 

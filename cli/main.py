@@ -13,7 +13,6 @@ from typing import Any
 import click
 
 from vcp_cluster.cli.commands import Command, Entry, LazyGroup
-from vcp_cluster.cli.output import write_text
 from vcp_cluster.cli.settings import Settings, color_option, debug_option
 
 PROGRAM = "vcp-cluster"
@@ -23,6 +22,7 @@ COMMANDS = {
     "dev": Entry("vcp_cluster.cli.dev:dev", "Keep a cluster up on this machine until Ctrl-C."),
     "init": Entry("vcp_cluster.cli.init:init", "Make the directories of a new cluster."),
     "join": Entry("vcp_cluster.cli.join:join", "Run a member of a cluster."),
+    "cert": Entry("vcp_cluster.cli.cert:cert", "Show, issue and replace members' certificates."),
     "status": Entry("vcp_cluster.cli.status:status", "Show members, heights, roots and counts."),
     "worker": Entry("vcp_cluster.cli.worker:worker", "Run tasks on this machine for pay."),
     "task": Entry("vcp_cluster.cli.task:task", "Submit tasks, follow them, fetch outputs."),
@@ -31,7 +31,9 @@ COMMANDS = {
     "account": Entry("vcp_cluster.cli.account:account", "Make accounts, look at them, move VCP."),
     "tx": Entry("vcp_cluster.cli.tx:tx", "Look up a transaction by its id."),
     "batch": Entry("vcp_cluster.cli.batch:batch", "Look at settlement batches, seal one."),
+    "anchor": Entry("vcp_cluster.cli.anchor:anchor", "Look at anchors, audit, set up Bitcoin."),
     "receipt": Entry("vcp_cluster.cli.receipt:receipt", "Export and verify settlement receipts."),
+    "bench": Entry("vcp_cluster.cli.bench:bench", "Measure this cluster against etcd, here."),
     "version": Entry("vcp_cluster.cli.version:version", "Show versions."),
 }
 
@@ -111,6 +113,8 @@ def help_command(ctx: click.Context, command: tuple[str, ...]) -> None:
         if found is None:
             raise click.UsageError(f"no command {name[:50]!r}", ctx)
         here = click.Context(found, info_name=name, parent=here)
+    from vcp_cluster.cli.output import write_text
+
     write_text(here.get_help())
 
 

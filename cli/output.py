@@ -12,7 +12,17 @@ import sys
 from pathlib import Path
 from typing import TextIO
 
-from vcp_cluster.cli.page import Block, Document, Fields, Line, Part, Table, View, flatten
+from vcp_cluster.cli.page import (
+    Block,
+    Document,
+    Fields,
+    Line,
+    Part,
+    Table,
+    View,
+    flatten,
+    understanding,
+)
 from vcp_cluster.cli.settings import Settings
 from vcp_cluster.cli.values import clean
 
@@ -43,10 +53,6 @@ class OutputClosed(Exception):
     """Whoever read our standard output has gone, as `head` does."""
 
 
-class DocumentNotUnderstood(Exception):
-    """A member's document lacks what the page shows, or has it in another form."""
-
-
 class Output:
     """Prints documents in the format that was asked for."""
 
@@ -68,10 +74,8 @@ class Output:
         if self.is_json:
             write_text(_to_json(document, view, self.format))
             return
-        try:
+        with understanding():
             text = self._to_text(document, view)
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            raise DocumentNotUnderstood(repr(error)) from error
         write_text(text)
 
     def _to_text(self, document: Document, view: View) -> str:

@@ -6,7 +6,8 @@ without a cluster, and the same document is printed as JSON untouched.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -143,6 +144,31 @@ class Block:
 
 
 Part = Line | Block | Fields | Table
+
+
+class DocumentNotUnderstood(Exception):
+    """A member's document lacks what is needed of it, or has it in another form."""
+
+
+@contextmanager
+def understanding() -> Iterator[None]:
+    """Where a document from outside is taken apart: what is missing in it is not our defect.
+
+    Raises `DocumentNotUnderstood`.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise DocumentNotUnderstood(repr(error)) from error
+
+
+def pick(document: Document, path: str) -> Any:
+    """The value at a path such as `open.batch`; raise `DocumentNotUnderstood`."""
+    value: Any = document
+    with understanding():
+        for name in path.split("."):
+            value = value[name]
+    return value
 
 
 @dataclass(frozen=True)

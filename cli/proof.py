@@ -21,6 +21,7 @@ from vcp_cluster.cli.page import (
     Part,
     Table,
     View,
+    pick,
 )
 from vcp_cluster.cli.proof_explain import EXPLANATION, explain_proof
 from vcp_cluster.cli.values import ID as ID_VALUE
@@ -56,7 +57,7 @@ def explain(access: Access, proof_id: str) -> None:
     """Say what was claimed, what was recomputed and by whom, what differs, and how to check it."""
     with access.open_client() as client:
         document = client.proof(proof_id)
-        task = client.task(document["task"])
+        task = client.task(pick(document, "task"))
     access.output.emit(explain_proof(document, task), EXPLANATION)
 
 

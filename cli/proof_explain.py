@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vcp_cluster.cli.output import DocumentNotUnderstood
-from vcp_cluster.cli.page import Document, Field, Fields, Line, Part, View
+from vcp_cluster.cli.page import Document, Field, Fields, Line, Part, View, understanding
 from vcp_cluster.cli.values import format_number, shorten
 
 _COMPARED = ("status", "trap", "gas", "output_hash", "output_length", "execution_root")
@@ -18,10 +17,8 @@ _STYLES = {"rejected": "red", "accepted": "green"}
 
 def explain_proof(proof: Document, task: Document) -> Document:
     """The explanation of a proof; raise `DocumentNotUnderstood`."""
-    try:
+    with understanding():
         return _explain(proof, task)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise DocumentNotUnderstood(repr(error)) from error
 
 
 def _explain(proof: Document, task: Document) -> Document:

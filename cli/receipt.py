@@ -1,6 +1,7 @@
 """`vcp-cluster receipt`: export a settlement receipt, verify one offline.
 
 `verify` reads one file and needs no cluster, no client and no network: hashes and signatures only.
+Only `--rpc` asks a node, the verifier's own.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from vcp_cluster.cli.files import read_input, write_out
 from vcp_cluster.cli.options import PATH, offline, reads
 from vcp_cluster.cli.output import Output
 from vcp_cluster.cli.page import AMOUNT, Document, Field, Fields, Line, Part, View
+from vcp_cluster.cli.pinning import Trust, describe, judge
+from vcp_cluster.cli.receipt_ots import timestamp
+from vcp_cluster.cli.trusted import get_chain_id
 from vcp_cluster.cli.values import CHAIN_ID, format_number, shorten
 from vcp_cluster.cli.values import ID as ID_VALUE
 
@@ -51,29 +55,55 @@ def receipt() -> None:
     "--out", type=PATH, required=True, metavar="FILE", help="File to write; - is standard output."
 )
 @click.option("--wait", is_flag=True, help="Wait until the task's batch is sealed and anchored.")
+@click.option(
+    "--anchor",
+    type=click.Choice(("notary", "bitcoin")),
+    help="Only with this anchor in it; without, whichever is final.",
+)
 @reads
-def export(access: Access, task_id: str, out: Path, wait: bool) -> None:
+def export(access: Access, task_id: str, out: Path, wait: bool, anchor: str | None) -> None:
     """Write the settlement receipt of a task to a file that anyone can verify offline."""
     with access.open_client() as client:
-        text = _wait_for_receipt(client, task_id, access.wait_ms if wait else 0)
+        text = _wait_for_receipt(client, task_id, access.wait_ms if wait else 0, anchor)
     write_out(out, text.encode())
     if str(out) != "-":
         document = {"schema": "vcp/export/v1", "task": task_id, "file": str(out)}
         access.output.emit({**document, "bytes": len(text)}, EXPORT)
 
 
-def _wait_for_receipt(client: Client, task_id: str, wait_ms: int) -> str:
+def _wait_for_receipt(client: Client, task_id: str, wait_ms: int, anchor: str | None) -> str:
     """The receipt, asked for until it is ready or the time is over; raise `NotReady`."""
     from vcp_cluster.cluster.errors import NotReady
 
     deadline_s = time.monotonic() + wait_ms / 1000
     while True:
         try:
-            return client.receipt(task_id)
+            return _require_anchor(client.receipt(task_id), anchor)
         except NotReady:
             if time.monotonic() + POLL_S >= deadline_s:
                 raise
         time.sleep(POLL_S)
+
+
+def _require_anchor(text: str, anchor: str | None) -> str:
+    """The receipt, if the anchor is in it; raise `NotReady`."""
+    if anchor is None:
+        return text
+    from vcp_cluster.cluster.errors import BadAnswer, NotReady
+    from vcp_cluster.ledger.receipts import ReceiptInvalid, get_anchor_names, parse_receipt
+
+    try:
+        parsed = parse_receipt(text.encode())
+    except ReceiptInvalid as error:
+        raise BadAnswer(f"the member's receipt cannot be read: {error}") from None
+    if anchor not in parsed.genesis.anchors.backends:
+        raise click.UsageError(f"this cluster does not anchor in {anchor}")
+    if anchor not in get_anchor_names(parsed):
+        raise NotReady(
+            f"the {anchor} anchor of its batch is not final yet",
+            next_step="see `vcp-cluster anchor status`, and export it again with --wait",
+        )
+    return text
 
 
 @receipt.command(
@@ -81,65 +111,74 @@ def _wait_for_receipt(client: Client, task_id: str, wait_ms: int) -> str:
     examples=(
         "vcp-cluster receipt verify payout.receipt --genesis genesis.json",
         "vcp-cluster receipt verify payout.receipt --chain-id 0f3a61c2d4e5f60718293a4b5c6d7e8f",
+        "vcp-cluster receipt verify payout.receipt --genesis genesis.json --headers headers.bin",
     ),
 )
 @click.argument("file", metavar="FILE", type=PATH)
 @click.option("--genesis", type=PATH, metavar="FILE", help="The cluster's genesis.json.")
 @click.option("--chain-id", type=CHAIN_ID, metavar="HEX", help="The cluster's chain id.")
+@click.option(
+    "--headers", type=PATH, metavar="FILE", help="Block headers that you trust, 80 bytes each."
+)
+@click.option("--checkpoint", metavar="HASH:HEIGHT", help="A block that you trust.")
+@click.option("--rpc", metavar="URL", help="A Bitcoin node that you trust.")
+@click.option("--rpc-cookie", type=PATH, metavar="FILE", help="The node's USER:PASSWORD.")
 @offline
 @click.pass_context
 def verify(
-    ctx: click.Context, output: Output, file: Path, genesis: Path | None, chain_id: bytes | None
+    ctx: click.Context,
+    output: Output,
+    file: Path,
+    genesis: Path | None,
+    chain_id: bytes | None,
+    headers: Path | None,
+    checkpoint: str | None,
+    rpc: str | None,
+    rpc_cookie: Path | None,
 ) -> None:
     """Verify a settlement receipt, offline: no cluster and no network is asked.
 
-    Which cluster to trust comes from --genesis, --chain-id or the profile, never from the receipt.
+    A Bitcoin anchor is shown as far as what you give allows: matches-header, pow-attested,
+    on-pinned-chain, node-confirmed. Which cluster to trust comes from --genesis, --chain-id or the profile, never from the receipt.
     Exit code 5: it is not valid.
     """
+    from vcp_cluster.ledger.bitcoin.reader import BitcoinInvalid
     from vcp_cluster.ledger.receipts import RECEIPT_BYTES_MAX, ReceiptInvalid, check_receipt
 
-    expected, origin = _get_chain_id(genesis, chain_id)
+    expected, origin = get_chain_id(genesis, chain_id)
     # One byte more than is allowed, so that the check itself says what is too large.
     data = read_input(file, RECEIPT_BYTES_MAX + 1, option="FILE")
+    trust = Trust(headers, checkpoint, rpc, rpc_cookie)
     try:
-        document = _to_document(file, origin, check_receipt(data, expected))
-    except ReceiptInvalid as error:
+        report = check_receipt(data, expected)
+        document = _judge(_to_document(file, origin, report), report, data, trust)
+    except (ReceiptInvalid, BitcoinInvalid) as error:
         document = _to_invalid_document(file, expected, origin, str(error))
     output.emit(document, VERIFICATION)
     if not document["valid"]:
         ctx.exit(EXIT_INVALID)
 
 
-def _get_chain_id(genesis: Path | None, chain_id: bytes | None) -> tuple[bytes, str]:
-    """The chain id to trust, and where it is from; raise `ConfigError`."""
-    from vcp_cluster.cluster.errors import ConfigError
-
-    if genesis is not None:
-        from vcp_cluster.cluster.directory import load_genesis
-        from vcp_cluster.ledger.genesis import compute_chain_id
-
-        computed = compute_chain_id(load_genesis(genesis))
-        if chain_id not in (None, computed):
-            raise ConfigError(
-                f"its chain id is {computed.hex()}, not that of --chain-id",
-                key="--genesis",
-                origin=str(genesis),
-                hint="give one of the two",
+def _judge(document: Document, report: ReceiptReport, data: bytes, trust: Trust) -> Document:
+    """The document with the level that the receipt's Bitcoin anchor reaches, if it has one."""
+    if report.block is None:
+        if trust.is_given:
+            raise click.UsageError(
+                "the receipt has no Bitcoin anchor to check; export it again once it has"
             )
-        return computed, str(genesis)
-    if chain_id is not None:
-        return chain_id, "--chain-id"
-    from vcp_cluster.cluster.profile import profile_path, read_profile
+        return document
+    from vcp_cluster.ledger.receipts import parse_receipt
 
-    profile = read_profile()
-    if profile is None:
-        raise ConfigError(
-            "nothing says which cluster to trust",
-            key="chain id",
-            origin="no --genesis, --chain-id or profile",
-            hint="give --genesis FILE, the cluster's genesis.json, from a source that you trust",
-        )
-    return bytes.fromhex(profile.chain_id), f"profile {profile_path()}"
+    (settings,) = parse_receipt(data).genesis.anchors.bitcoin
+    standing = judge(report.block, settings.network, trust)
+    steps = [{"step": step, "detail": detail} for step, detail in standing.checked]
+    return {
+        **document,
+        "level": standing.level,
+        "bitcoin": describe(report.block, standing),
+        "checked": document["checked"] + steps,
+        "unchecked": [*document["unchecked"], *standing.unchecked],
+    }
 
 
 def _to_document(file: Path, origin: str, report: ReceiptReport) -> Document:
@@ -160,6 +199,8 @@ def _to_document(file: Path, origin: str, report: ReceiptReport) -> Document:
         "leaf_count": report.leaf_count,
         "log_size": report.log_size,
         "members": list(report.members),
+        "level": None,
+        "bitcoin": None,
         "checked": [{"step": step, "detail": detail} for step, detail in report.checked],
         "unchecked": list(report.unchecked),
     }
@@ -189,6 +230,8 @@ def _to_invalid_document(file: Path, chain_id: bytes, origin: str, reason: str) 
         "chain_id_from": origin,
         **dict.fromkeys(_OF_A_VALID_RECEIPT),
         "members": [],
+        "level": None,
+        "bitcoin": None,
         "checked": [],
         "unchecked": [],
     }
@@ -218,6 +261,8 @@ def _page(document: Document) -> list[Part]:
         Field("  trusted", f"{document['chain_id']} ({document['chain_id_from']})"),
     ]
     fields += [Field(f"  {one['step']}", f"{one['detail']}: ok") for one in document["checked"]]
+    if document["level"] is not None:
+        fields.append(Field("  level", document["level"]))
     fields += [Field("  not checked", text) for text in document["unchecked"]]
     return [Line(f"{document['file']} is valid", "green"), Fields(fields)]
 
@@ -232,3 +277,5 @@ def _export_page(document: Document) -> list[Part]:
 
 VERIFICATION = View(_page, lambda document: ["valid" if document["valid"] else "not valid"])
 EXPORT = View(_export_page, lambda document: [document["file"]])
+
+receipt.add_command(timestamp)

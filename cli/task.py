@@ -14,7 +14,7 @@ from vcp_cluster.cli.failures import EXIT_FAILED
 from vcp_cluster.cli.files import write_out
 from vcp_cluster.cli.options import PATH, reads, writes
 from vcp_cluster.cli.output import preview, to_text, write_bytes, write_text
-from vcp_cluster.cli.page import ID, TEXT, View
+from vcp_cluster.cli.page import ID, TEXT, View, pick
 from vcp_cluster.cli.task_submit import submit
 from vcp_cluster.cli.task_views import TASK, TASKS, describe
 from vcp_cluster.cli.values import ID as ID_VALUE
@@ -87,7 +87,7 @@ def watch(ctx: click.Context, access: Access, task_id: str) -> None:
         )
     if output.format != "ndjson":
         output.emit(document, TASK)
-    if document["status"] != "settled":
+    if pick(document, "status") != "settled":
         ctx.exit(EXIT_FAILED)
 
 
@@ -134,14 +134,15 @@ def cancel(access: Access, task_id: str, dry_run: bool) -> None:
     """Take back a task that no node has taken; its reward returns to your account."""
     with access.open_client(is_signing=True) as client:
         document = client.task(task_id)
+        identity = pick(document, "id")
         if dry_run:
             print_plan(
                 access.output,
                 "cancel a task",
-                ("task", "task", document["id"], ID),
-                ("status", "status", document["status"], TEXT),
+                ("task", "task", identity, ID),
+                ("status", "status", pick(document, "status"), TEXT),
             )
             return
-        receipt = client.cancel_task(document["id"])
-    access.output.note(f"task {shorten(document['id'])} cancelled")
+        receipt = client.cancel_task(identity)
+    access.output.note(f"task {shorten(identity)} cancelled")
     print_receipt(access.output, receipt)

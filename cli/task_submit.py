@@ -25,6 +25,7 @@ from vcp_cluster.cli.page import (
     Line,
     Part,
     View,
+    pick,
 )
 from vcp_cluster.cli.task_views import TASK, describe, receipt_command, why_ended
 from vcp_cluster.cli.values import AMOUNT as AMOUNT_VALUE
@@ -140,7 +141,7 @@ def _wait(ctx: click.Context, access: Access, client: Client, task: str) -> None
     except Timeout as error:
         # It must not read as "try again": a second submission would be a second task.
         raise Timeout(error.message, next_step=f"vcp-cluster task watch {shorten(task)}") from error
-    if document["status"] not in ("accepted", "settled"):
+    if pick(document, "status") not in ("accepted", "settled"):
         output.emit(document, View(_ended_page, lambda one: [one["id"]]))
         ctx.exit(EXIT_FAILED)
     is_shown = not (output.is_json or output.is_quiet)

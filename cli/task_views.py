@@ -15,13 +15,15 @@ from vcp_cluster.cli.page import (
     Part,
     Table,
     View,
+    understanding,
 )
 from vcp_cluster.cli.values import clean, format_amount, format_number, shorten
 
 
 def describe(task: Document) -> str:
-    """A task's state in one line, for progress."""
-    return clean(_describe(task))
+    """A task's state in one line, for progress; raise `DocumentNotUnderstood`."""
+    with understanding():
+        return clean(_describe(task))
 
 
 def _describe(task: Document) -> str:

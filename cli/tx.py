@@ -45,14 +45,15 @@ def show(access: Access, tx_id: str) -> None:
 
 def _page(document: Document) -> list[Part]:
     receipt = document["receipt"]
-    outcome = f"{receipt['code']}, {receipt['message']}"
+    failed = None
     if receipt["code"] != "ok":
-        outcome += f" (operation {receipt['operation'] + 1})"
+        failed = f"operation {receipt['operation'] + 1} of {len(document['operations'])}"
     return [
         Fields(
             (
                 Field("transaction", receipt["tx_id"], ID),
-                Field("outcome", outcome),
+                Field("outcome", f"{receipt['code']}, {receipt['message']}"),
+                Field("failed at", failed),
                 Field("height", receipt["height"], NUMBER),
                 Field("time", receipt["time"], TIME),
                 Field("log index", receipt["log_index"], NUMBER),

@@ -2,15 +2,18 @@
 
     DIR/genesis.json            what all members share; its hash is the chain id
     DIR/governance.key          may mint; belongs to the operators, not on a member's machine
+    DIR/ca.key                  makes certificates of members; belongs there too
+    DIR/ca.crt                  its certificate
     DIR/<member>/genesis.json   a copy
                  member.key     the member's Ed25519 seed
-                 secret         password of the links between members, the same for all
+                 ca.crt         the CA's certificate
+                 tls.pem        key and certificate of the links between members
                  store/ journal/ blobs/ run/    made by the member
     DIR/client/genesis.json     a copy
                client.key       an account with an allocation
 
-A key file, and `secret`, is one line of 64 hexadecimal digits (32 bytes) with mode 0600. A wider
-mode is refused: a key that others could read is not a key any more.
+A key file is one line of 64 hexadecimal digits (32 bytes) with mode 0600; `tls.pem` is PEM with the
+same mode. A wider mode is refused: a key that others could read is not a key any more.
 """
 
 from __future__ import annotations
@@ -19,14 +22,15 @@ import json
 import os
 import re
 import secrets
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from vcp_cluster.cluster.addresses import NATIVE_OFFSET, http_url, split_address
+from vcp_cluster.cluster.config_files import read_file, read_secret_file, write_new, wrong_file
 from vcp_cluster.cluster.errors import ConfigError
+from vcp_cluster.ledger.anchor_settings import AnchorSettings, default_anchors
 from vcp_cluster.ledger.encoding import Malformed, encode
 from vcp_cluster.ledger.genesis import (
     UNITS_PER_VCP,
@@ -46,7 +50,9 @@ from vcp_cluster.ledger.keys import hash_content, public_key
 GENESIS_FILE = "genesis.json"
 MEMBER_KEY_FILE = "member.key"
 CLIENT_KEY_FILE = "client.key"
-SECRET_FILE = "secret"
+AUTHORITY_KEY_FILE = "ca.key"
+AUTHORITY_FILE = "ca.crt"
+TLS_FILE = "tls.pem"
 GOVERNANCE_KEY_FILE = "governance.key"
 CLIENT_DIRECTORY = "client"
 
@@ -71,7 +77,6 @@ class MemberDirectory:
     name: str
     seed: bytes
     key: bytes
-    secret: bytes
     address: str
     host: str
     port: int
@@ -99,12 +104,21 @@ class MemberDirectory:
             name=member.name,
             seed=seed,
             key=key,
-            secret=load_seed(path / SECRET_FILE),
             address=member.address,
             host=host,
             port=port,
             peers={one.name: one.address for one in genesis.members if one.key != key},
         )
+
+    @property
+    def tls_path(self) -> Path:
+        """Key and certificate of the links to other members."""
+        return self.path / TLS_FILE
+
+    @property
+    def authority_path(self) -> Path:
+        """The certificate of the CA that the other members' certificates are of."""
+        return self.path / AUTHORITY_FILE
 
     @property
     def store_path(self) -> Path:
@@ -191,13 +205,17 @@ def initialise(
     cluster_name: str,
     created_ms: int,
     parameters: Parameters | None = None,
+    anchors: AnchorSettings | None = None,
     client_allocation: int = CLIENT_ALLOCATION,
+    certificate_days: int | None = None,
 ) -> Genesis:
     """Make the directories of a new cluster with new keys, and return its genesis.
 
     `members` are (name, host, Raft port); `created_ms` is the ledger time at height 0, milliseconds
-    since 1970; `client_allocation` the client account's first balance in units. An existing
-    directory must be empty. Raises `ConfigError`; then nothing that could be taken for a cluster
+    since 1970; `anchors` the notary alone by default; `client_allocation` the client account's
+    first balance in units; `certificate_days` how long the members' certificates are valid, by
+    default five years. An existing directory must be empty. Raises `ConfigError`; then nothing that
+    could be taken for a cluster
     is left behind, since DIR/genesis.json is written last.
     """
     if parameters is None:
@@ -208,7 +226,7 @@ def initialise(
     _check_members(members)
     ordered = sorted(members)
     seeds = {name: secrets.token_bytes(SEED_BYTES) for name, _, _ in ordered}
-    client_seed, governance_seed, secret = (secrets.token_bytes(SEED_BYTES) for _ in range(3))
+    client_seed, governance_seed = (secrets.token_bytes(SEED_BYTES) for _ in range(2))
     genesis = _checked_genesis(
         Genesis(
             version=1,
@@ -220,6 +238,7 @@ def initialise(
                 for name, host, port in ordered
             ),
             parameters=parameters,
+            anchors=anchors or default_anchors(),
             allocations=(Allocation(public_key(client_seed), client_allocation),),
         )
     )
@@ -228,13 +247,16 @@ def initialise(
     for name, seed in seeds.items():
         _make_directory(path / name)
         write_seed(path / name / MEMBER_KEY_FILE, seed)
-        write_seed(path / name / SECRET_FILE, secret)
-        _write_new(path / name / GENESIS_FILE, document, 0o644)
+        write_new(path / name / GENESIS_FILE, document, 0o644)
     _make_directory(path / CLIENT_DIRECTORY)
     write_seed(path / CLIENT_DIRECTORY / CLIENT_KEY_FILE, client_seed)
-    _write_new(path / CLIENT_DIRECTORY / GENESIS_FILE, document, 0o644)
+    write_new(path / CLIENT_DIRECTORY / GENESIS_FILE, document, 0o644)
     write_seed(path / GOVERNANCE_KEY_FILE, governance_seed)
-    _write_new(path / GENESIS_FILE, document, 0o644)
+    # Only here: what reads a directory has no need of certificates.
+    from vcp_cluster.cluster.certificate_files import write_certificates
+
+    write_certificates(path, genesis, seeds, days=certificate_days)
+    write_new(path / GENESIS_FILE, document, 0o644)
     return genesis
 
 
@@ -279,9 +301,9 @@ def _make_empty(path: Path) -> None:
         is_empty = next(path.iterdir(), None) is None
     except OSError as error:
         hint = "choose a directory that you may read"
-        raise _wrong_file(path, f"cannot read it: {error.strerror}", hint) from error
+        raise wrong_file(path, f"cannot read it: {error.strerror}", hint) from error
     if not is_empty:
-        raise _wrong_file(
+        raise wrong_file(
             path, "it is not empty, and init overwrites nothing", "choose a new directory"
         )
 
@@ -291,31 +313,30 @@ def _make_directory(path: Path) -> None:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         hint = "choose a directory that you may write"
-        raise _wrong_file(path, f"cannot make it: {error.strerror}", hint) from error
+        raise wrong_file(path, f"cannot make it: {error.strerror}", hint) from error
 
 
 def load_genesis(path: Path) -> Genesis:
     """Read and check a `genesis.json`; raise `ConfigError`."""
-    data, _ = _read_file(path, GENESIS_FILE_BYTES_MAX, if_missing=f"make a cluster: {INIT_LINE}")
+    data, _ = read_file(path, GENESIS_FILE_BYTES_MAX, if_missing=f"make a cluster: {INIT_LINE}")
     try:
         genesis = from_document(json.loads(data))
         for member in genesis.members:
             split_address(member.address)
     except (ValueError, RecursionError) as error:
         hint = "restore the file from another member of the cluster"
-        raise _wrong_file(path, str(error), hint) from None
+        raise wrong_file(path, str(error), hint) from None
     return genesis
 
 
 def load_seed(path: Path) -> bytes:
     """The 32 bytes of a key file; raise `ConfigError`, also for a file that others can read."""
-    data, mode = _read_file(path, 2 * SEED_BYTES + 1, if_missing="check the path of the key")
-    if mode & 0o077:
-        raise _wrong_file(path, f"others can read it (mode {mode:04o})", f"chmod 600 {path}")
+    hint = "check the path of the key"
+    data = read_secret_file(path, 2 * SEED_BYTES + 1, if_missing=hint)
     text = data.decode("ascii", errors="replace").removesuffix("\n")
     if not re.fullmatch(r"[0-9A-Fa-f]{64}", text):
         message = "it is not one line of 64 hexadecimal digits"
-        raise _wrong_file(path, message, "give a key file that this program made")
+        raise wrong_file(path, message, "give a key file that this program made")
     return bytes.fromhex(text)
 
 
@@ -326,51 +347,4 @@ def write_seed(path: Path, seed: bytes) -> None:
     """
     if len(seed) != SEED_BYTES:
         raise ValueError(f"a seed has {SEED_BYTES} bytes")
-    _write_new(path, f"{seed.hex()}\n".encode(), 0o600)
-
-
-def _read_file(path: Path, size_max: int, *, if_missing: str) -> tuple[bytes, int]:
-    """Content and permission bits of a regular file; raise `ConfigError`."""
-    try:
-        # A FIFO would block the open.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            status = os.fstat(descriptor)
-            data = os.read(descriptor, size_max + 1)
-        finally:
-            os.close(descriptor)
-    except FileNotFoundError:
-        raise _wrong_file(path, "it does not exist", if_missing) from None
-    except OSError as error:
-        message, hint = f"cannot read it: {error.strerror}", "check path, owner and permissions"
-        raise _wrong_file(path, message, hint) from None
-    if not stat.S_ISREG(status.st_mode):
-        raise _wrong_file(path, "it is not a regular file", "give the path of a file")
-    if len(data) > size_max:
-        raise _wrong_file(path, f"it is larger than {size_max} bytes", "give the right file")
-    return data, stat.S_IMODE(status.st_mode)
-
-
-def _write_new(path: Path, data: bytes, mode: int) -> None:
-    """Make a file that appears whole or not at all, and replaces nothing; raise `ConfigError`."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        try:
-            with open(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(temporary, path)  # unlike a rename, this refuses an existing file
-        finally:
-            temporary.unlink()
-    except FileExistsError:
-        hint = "choose another file"
-        raise _wrong_file(path, "it exists, and is not overwritten", hint) from None
-    except OSError as error:
-        hint = "check the directory, its owner and the free space"
-        raise _wrong_file(path, f"cannot write it: {error.strerror}", hint) from error
-
-
-def _wrong_file(path: Path, message: str, hint: str) -> ConfigError:
-    return ConfigError(message, key=path.name or "file", origin=str(path), hint=hint)
+    write_new(path, f"{seed.hex()}\n".encode(), 0o600)

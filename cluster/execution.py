@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from vcp_cluster.executor import run
 from vcp_cluster.executor.errors import ModuleError
 from vcp_cluster.executor.limits import Limits
+from vcp_cluster.executor.profile import Backend
 from vcp_cluster.executor.result import Execution, ExecutionFailure, Failure, Status
 from vcp_cluster.ledger.commitments import (
     COMMITMENT_VERSION,
@@ -64,10 +65,12 @@ def execute(
     *,
     binding: bytes,
     cancel: threading.Event | None = None,
+    backend: Backend = "cranelift",
 ) -> Execution:
     """Run `module` on `input` in a process of its own, within the limits of `spec`.
 
-    `binding` is `compute_binding` of the assignment. Setting `cancel` ends the run at once, with
+    `binding` is `compute_binding` of the assignment. `backend` changes nothing that is committed to,
+    unless the engine has an error. Setting `cancel` ends the run at once, with
     an `ExecutionFailure`. Blocks; call it in a thread.
 
     Raises `ModuleError` when module, input or limits can never run, on any host, and
@@ -84,7 +87,15 @@ def execute(
         # The ledger allows limits that no executor offers, such as less memory than one page.
         found = str(error).partition(". Next:")[0]
         raise ModuleError("resource_min", f"the task's limits are unusable: {found}") from None
-    return run(module, input, limits, entry_point=spec.entry_point, binding=binding, cancel=cancel)
+    return run(
+        module,
+        input,
+        limits,
+        entry_point=spec.entry_point,
+        binding=binding,
+        cancel=cancel,
+        backend=backend,
+    )
 
 
 def commitment_of(

@@ -6,6 +6,7 @@ started with the command that its operator would use, and dies with the one that
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -22,13 +23,16 @@ import msgspec
 from vcp_cluster.cluster.addresses import NATIVE_OFFSET, http_url
 from vcp_cluster.cluster.directory import CLIENT_DIRECTORY, initialise, load_genesis
 from vcp_cluster.cluster.errors import Timeout
-from vcp_cluster.cluster.processes import following_environment
+from vcp_cluster.cluster.processes import following_environment, interrupts_deferred
 from vcp_cluster.executor.profile import PROFILE_ID
-from vcp_cluster.ledger.genesis import Genesis, default_parameters
+from vcp_cluster.ledger.anchor_settings import AnchorSettings
+from vcp_cluster.ledger.genesis import Genesis, compute_chain_id, default_parameters
 
 HOST = "127.0.0.1"
 PORTS_PER_MEMBER = NATIVE_OFFSET + 1
 FIRST_PORT = 7100
+PLACES = 400
+PLACE_PORTS = 60
 LAST_PORT = 32_000  # below the ports that the kernel gives to outgoing connections
 SETTLE_INTERVAL_MS = 1_000
 READY_TIMEOUT_S = 30.0
@@ -36,13 +40,21 @@ STOP_TIMEOUT_S = 15.0
 _POLL_S = 0.05
 
 
-def find_ports(members: int) -> int:
-    """The first port of a free range for so many members on loopback.
+def get_own_port() -> int:
+    """Where this process begins its search for ports.
+
+    Two clusters that are made at the same time would else find the same ports free.
+    """
+    return FIRST_PORT + os.getpid() % PLACES * PLACE_PORTS
+
+
+def find_ports(members: int, first_port: int = FIRST_PORT) -> int:
+    """The first port of a free range for so many members on loopback, `first_port` or above.
 
     The range may be taken by somebody else before it is used; the member then says which port.
     """
     width = members * PORTS_PER_MEMBER
-    for first in range(FIRST_PORT, LAST_PORT, width):
+    for first in range(first_port, LAST_PORT, width):
         if all(_is_free(first + offset) for offset in range(width)):
             return first
     raise Timeout("no free range of ports on loopback", next_step="stop some other servers")
@@ -77,9 +89,14 @@ class LocalCluster:
         cluster_name: str,
         attempts_max: int = 3,
         settle_interval_ms: int = SETTLE_INTERVAL_MS,
+        first_port: int | None = None,
+        anchors: AnchorSettings | None = None,
     ) -> LocalCluster:
-        """Make the directories of a new cluster on free ports of this machine."""
-        first = find_ports(members)
+        """Make the directories of a new cluster on free ports of this machine.
+
+        The search begins at `first_port`, or at this process's own place.
+        """
+        first = find_ports(members, get_own_port() if first_port is None else first_port)
         genesis = initialise(
             directory,
             [
@@ -93,6 +110,7 @@ class LocalCluster:
                 attempts_max=attempts_max,
                 settle_interval_ms=settle_interval_ms,
             ),
+            anchors=anchors,
         )
         return cls(directory, genesis)
 
@@ -144,7 +162,7 @@ class LocalCluster:
 
     def _start(self, name: str, arguments: Sequence[str]) -> None:
         assert not self.is_running(name), f"{name} runs already"
-        with self.log_path(name).open("ab") as log:
+        with self.log_path(name).open("ab") as log, interrupts_deferred():
             self._processes[name] = subprocess.Popen(
                 [sys.executable, "-m", "vcp_cluster.cli.main", *arguments],
                 stdin=subprocess.DEVNULL,
@@ -213,7 +231,7 @@ class LocalCluster:
         """Wait until members answer and know a leader; raise `Timeout` with the log's last line."""
         for member in self.genesis.members:
             if not names or member.name in names:
-                url = f"{http_url(member.address)}/readyz"
+                url = http_url(member.address)
                 self.wait_until(
                     partial(self._is_ready, member.name, url),
                     f"member {member.name} to be ready",
@@ -227,8 +245,12 @@ class LocalCluster:
                 next_step=f"read {self.log_path(name)}",
             )
         try:
-            return httpx2.get(url, timeout=1.0).status_code == 200
-        except httpx2.HTTPError:
+            # Another cluster may have taken the port between the search for it and its use.
+            chain_id = httpx2.get(f"{url}/v1/genesis", timeout=1.0).json()["chain_id"]
+            if chain_id != compute_chain_id(self.genesis).hex():
+                return False
+            return httpx2.get(f"{url}/readyz", timeout=1.0).status_code == 200
+        except (httpx2.HTTPError, ValueError, KeyError):
             return False
 
     def last_line(self, name: str) -> str:

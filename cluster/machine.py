@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
+from vcp_cluster.cluster.claims import Claims
 from vcp_cluster.cluster.raft.machine import View
 from vcp_cluster.cluster.store import Store
 from vcp_cluster.ledger import schema
@@ -45,6 +46,7 @@ class LedgerMachine:
         self._chain_id = compute_chain_id(genesis)
         self._store = store
         self._verified: OrderedDict[bytes, None] = OrderedDict()
+        self._claims = Claims()
         stored = store.get(schema.GENESIS)
         if stored is None:
             store.initialise(initial_writes(genesis))
@@ -111,7 +113,7 @@ class LedgerMachine:
         """A member does not verify twice what its own door admitted."""
         if self._verified.pop(hash_content(transaction), self) is None:
             return _ALL_VALID
-        return verify_transaction_bytes(transaction)
+        return verify_transaction_bytes(transaction, self._claims.is_true)
 
     def skip(self, index: int) -> None:
         """Record an index that carries nothing for the ledger."""

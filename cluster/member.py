@@ -25,7 +25,10 @@ _PARTS = ("raft", "door")
 def run_member(directory: Path) -> int:
     """Run a member until SIGTERM or SIGINT, or until a part of it ends; returns the exit code."""
     follow_if_asked()
+    from vcp_cluster.cluster.certification import check_member
+
     member = MemberDirectory.load(directory)  # refuse what is wrong before anything starts
+    check_member(member)
     children = {part: _start(part, member.path) for part in _PARTS}
 
     def stop(number: int, _frame: FrameType | None) -> None:

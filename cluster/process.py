@@ -18,8 +18,10 @@ EXIT_CANNOT_START = 1
 
 def run_raft(member: MemberDirectory) -> int:
     """The Raft process: journal, store, apply."""
+    from vcp_cluster.cluster.certificate_files import identities_of
     from vcp_cluster.cluster.machine import GenesisMismatch, LedgerMachine
     from vcp_cluster.cluster.raft.process import run_raft_process
+    from vcp_cluster.cluster.raft.transport.security import Credentials
     from vcp_cluster.cluster.store import Store, StoreError
 
     try:
@@ -28,11 +30,18 @@ def run_raft(member: MemberDirectory) -> int:
     except (StoreError, GenesisMismatch) as error:
         logging.getLogger(__name__).error("%s", error)
         return EXIT_CANNOT_START
+    identities = identities_of(member.genesis)
+    credentials = Credentials(
+        me=identities.pop(member.name),
+        peers=tuple(identities.values()),
+        tls_path=member.tls_path,
+        authority_path=member.authority_path,
+    )
     return run_raft_process(
         name=member.name,
         address=member.address,
         peers={other.name: other.address for other in member.genesis.members},
-        secret=member.secret,
+        credentials=credentials,
         journal_path=member.journal_path,
         socket_path=member.socket_path,
         machine=machine,

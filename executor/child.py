@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Final
 
 from vcp_cluster.executor.confine import COMPILE_MS_MAX
@@ -28,6 +29,15 @@ from vcp_cluster.executor.result import ExecutionFailure, Failure
 
 START_MS_MAX: Final = 30_000
 """Wall time for the interpreter and the engine to load on a busy host."""
+
+# The child must run the very code that its parent runs, wherever that was imported from: two
+# versions at one table would disagree on results. Isolated mode does not look there by itself.
+# The path is not resolved: this folder may be a link from the package's folder.
+_ROOT: Final = str(Path(__file__).absolute().parents[2])
+_PROGRAM: Final = (
+    "import sys; sys.path.insert(0, sys.argv[1]); "
+    "from vcp_cluster.executor.guest import main; main()"
+)
 
 _CANCEL_POLL_S: Final = 0.05
 _REAP_S: Final = 5.0
@@ -66,7 +76,7 @@ def start_process() -> "subprocess.Popen[bytes]":
     """The process, waiting for its request: isolated mode, empty environment, own session."""
     try:
         return subprocess.Popen(
-            [sys.executable, "-I", "-m", "vcp_cluster.executor.guest"],
+            [sys.executable, "-I", "-c", _PROGRAM, _ROOT],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

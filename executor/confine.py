@@ -15,7 +15,7 @@ import sys
 from functools import cache
 from typing import Final
 
-from vcp_cluster.executor.limits import Limits
+from vcp_cluster.executor.limits import Limits, compute_native_stack_bytes
 
 COMPILE_BYTES_MAX: Final = 768 << 20
 """Data memory besides the guest's own: Python, the compiler and the generated code."""
@@ -23,7 +23,8 @@ COMPILE_BYTES_MAX: Final = 768 << 20
 COMPILE_MS_MAX: Final = 10_000
 """Wall time of compiling one module."""
 
-_STACK_BYTES: Final = 8 << 20
+_HOST_STACK_BYTES: Final = 8 << 20
+"""Native stack besides the guest's: the interpreter, the compiler and the engine."""
 _FILES_MAX: Final = 16
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -127,6 +128,7 @@ def _limit_resources(limits: Limits) -> None:
     # RLIMIT_AS would break the engine, which reserves addresses that it never uses. Data memory
     # lies above the guest's limit, so that `memory.grow` below it never depends on the host.
     data_bytes = COMPILE_BYTES_MAX + limits.memory_bytes_max
+    stack_bytes = _HOST_STACK_BYTES + compute_native_stack_bytes(limits.stack_bytes_max)
     try:
         _lower(resource.RLIMIT_CORE, 0)
         _lower(resource.RLIMIT_FSIZE, 0)
@@ -135,8 +137,8 @@ def _limit_resources(limits: Limits) -> None:
         if not _lower(resource.RLIMIT_DATA, data_bytes):
             raise ConfinementError(f"the host allows less than {data_bytes} bytes of data memory")
         soft, hard = resource.getrlimit(resource.RLIMIT_STACK)
-        if soft != resource.RLIM_INFINITY and soft < _STACK_BYTES:
-            resource.setrlimit(resource.RLIMIT_STACK, (_STACK_BYTES, hard))
+        if soft != resource.RLIM_INFINITY and soft < stack_bytes:
+            resource.setrlimit(resource.RLIMIT_STACK, (stack_bytes, hard))
     except (OSError, ValueError) as error:
         raise ConfinementError(f"a resource limit could not be set: {error}") from error
 

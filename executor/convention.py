@@ -10,36 +10,25 @@ import ctypes
 import time
 from typing import Final
 
-from blake3 import blake3
-from wasmtime import Engine, Func, Global, Instance, Memory, Module, Store, Trap, TrapCode
-from wasmtime import _ffi as ffi
+from wasmtime import Func, Instance, Memory, Store, Trap, TrapCode
 
-from vcp_cluster.executor.profile import TABLE_ELEMENTS_MAX, TABLES_MAX
+from vcp_cluster.executor.engine import CompiledModule
 from vcp_cluster.executor.protocol import Finished, Request
+from vcp_cluster.executor.recorder import Recorder, state_before_the_first_call
 from vcp_cluster.executor.result import Status, TrapClass
+from vcp_cluster.executor.wasm.limits import TABLE_ELEMENTS_MAX, TABLES_MAX
 
 _U32: Final = 0xFFFFFFFF
 
-_TRAPS: Final[dict[TrapCode, tuple[Status, TrapClass]]] = {
-    TrapCode.OUT_OF_FUEL: (Status.OUT_OF_GAS, TrapClass.NONE),
-    TrapCode.STACK_OVERFLOW: (Status.STACK_LIMIT, TrapClass.NONE),
-    TrapCode.UNREACHABLE: (Status.TRAP, TrapClass.UNREACHABLE),
-    TrapCode.MEMORY_OUT_OF_BOUNDS: (Status.TRAP, TrapClass.MEMORY_OUT_OF_BOUNDS),
-    TrapCode.TABLE_OUT_OF_BOUNDS: (Status.TRAP, TrapClass.TABLE_OUT_OF_BOUNDS),
-    TrapCode.INDIRECT_CALL_TO_NULL: (Status.TRAP, TrapClass.INDIRECT_CALL_TO_NULL),
-    TrapCode.BAD_SIGNATURE: (Status.TRAP, TrapClass.BAD_SIGNATURE),
-    TrapCode.INTEGER_OVERFLOW: (Status.TRAP, TrapClass.INTEGER_OVERFLOW),
-    TrapCode.INTEGER_DIVISION_BY_ZERO: (Status.TRAP, TrapClass.INTEGER_DIVISION_BY_ZERO),
-    TrapCode.BAD_CONVERSION_TO_INTEGER: (Status.TRAP, TrapClass.BAD_CONVERSION_TO_INTEGER),
-}
-
-# Bytes of a global's bit pattern, by the engine's kind numbers.
-_GLOBAL_BYTES: Final[dict[int, int]] = {
-    ffi.WASMTIME_I32.value: 4,
-    ffi.WASMTIME_I64.value: 8,
-    ffi.WASMTIME_F32.value: 4,
-    ffi.WASMTIME_F64.value: 8,
-    ffi.WASMTIME_V128.value: 16,
+_TRAPS: Final[dict[TrapCode, TrapClass]] = {
+    TrapCode.UNREACHABLE: TrapClass.UNREACHABLE,
+    TrapCode.MEMORY_OUT_OF_BOUNDS: TrapClass.MEMORY_OUT_OF_BOUNDS,
+    TrapCode.TABLE_OUT_OF_BOUNDS: TrapClass.TABLE_OUT_OF_BOUNDS,
+    TrapCode.INDIRECT_CALL_TO_NULL: TrapClass.INDIRECT_CALL_TO_NULL,
+    TrapCode.BAD_SIGNATURE: TrapClass.BAD_SIGNATURE,
+    TrapCode.INTEGER_OVERFLOW: TrapClass.INTEGER_OVERFLOW,
+    TrapCode.INTEGER_DIVISION_BY_ZERO: TrapClass.INTEGER_DIVISION_BY_ZERO,
+    TrapCode.BAD_CONVERSION_TO_INTEGER: TrapClass.BAD_CONVERSION_TO_INTEGER,
 }
 
 
@@ -51,57 +40,64 @@ class _BadOutput(Exception):
     """The guest gave a pointer or a length that its memory or the limits do not hold."""
 
 
-def execute(engine: Engine, module: Module, request: Request) -> Finished:
-    """Run `request` on its compiled `module` to a committable end.
+class _OutOfGas(Exception):
+    """Gas ended on a straight run of instructions, between two looks of the guest at it."""
+
+
+def execute(compiled: CompiledModule, request: Request) -> Finished:
+    """Run `request` on its compiled module to a committable end.
 
     Raises `UnexpectedTrap`, or `wasmtime.WasmtimeError` when the host cannot instantiate.
     """
-    store = Store(engine)
+    store = Store(compiled.engine)
     store.set_limits(
         memory_size=request.memory_bytes_max,
         table_elements=TABLE_ELEMENTS_MAX,
         instances=1,
-        tables=TABLES_MAX,
+        tables=TABLES_MAX + 1,  # the rewriter adds one
         memories=1,
     )
-    # The engine looks at its fuel only at function entries and loop headers, so a run may pass
-    # the end unnoticed. With one unit more than the limit, an empty tank means: over the limit.
-    store.set_fuel(request.gas_max + 1)
     wall_ns, cpu_ns = time.perf_counter_ns(), time.process_time_ns()
-    instance: Instance | None = None
+    recorder: Recorder | None = None
     output = b""
     status, trap = Status.OK, TrapClass.NONE
     try:
-        instance = Instance(store, module, [])
-        output = _call(store, instance, request)
+        instance = Instance(store, compiled.module, [])
+        recorder = Recorder(store, instance, compiled.rewritten, request)
+        output = _call(store, instance, recorder, request)
     except _BadOutput:
         status = Status.BAD_OUTPUT
+    except _OutOfGas:
+        status = Status.OUT_OF_GAS
     except Trap as error:
-        status, trap = _classify(error)
+        status, trap = _classify(error, recorder)
+    if recorder is None:
+        states = [state_before_the_first_call(request)]
+    else:
+        # Whatever else happened after the gas was used up did not happen.
+        if recorder.gas_left < 0:
+            status, trap = Status.OUT_OF_GAS, TrapClass.NONE
+        states = recorder.finish(out_of_gas=status is Status.OUT_OF_GAS)
     wall_ns, cpu_ns = time.perf_counter_ns() - wall_ns, time.process_time_ns() - cpu_ns
-    gas = request.gas_max + 1 - store.get_fuel()
-    if gas > request.gas_max:
-        status, trap, gas = Status.OUT_OF_GAS, TrapClass.NONE, request.gas_max
-    pages, digest, globals_ = _final_state(store, module, instance)
     return Finished(
         status=status,
         trap=trap,
         output=output if status is Status.OK else b"",
-        gas=gas,
-        memory_pages=pages,
-        memory_digest=digest,
-        globals=globals_,
+        gas=states[-1].gas,
+        states=states,
         wall_ms=wall_ns // 1_000_000,
         cpu_ms=cpu_ns // 1_000_000,
     )
 
 
-def _call(store: Store, instance: Instance, request: Request) -> bytes:
+def _call(store: Store, instance: Instance, recorder: Recorder, request: Request) -> bytes:
     exports = instance.exports(store)
     memory, alloc, run = exports["memory"], exports["vcp_alloc"], exports[request.entry_point]
     assert isinstance(memory, Memory) and isinstance(alloc, Func) and isinstance(run, Func)
     size = len(request.input)
     pointer = alloc(store, size) & _U32
+    if recorder.gas_left < 0:
+        raise _OutOfGas
     if pointer == 0 or pointer + size > memory.data_len(store):
         raise _BadOutput
     if size:
@@ -114,42 +110,15 @@ def _call(store: Store, instance: Instance, request: Request) -> bytes:
     return bytes(memory.get_buffer_ptr(store, length, start)) if length else b""
 
 
-def _classify(trap: Trap) -> tuple[Status, TrapClass]:
+def _classify(trap: Trap, recorder: Recorder | None) -> tuple[Status, TrapClass]:
     code = trap.trap_code
+    if code is TrapCode.UNREACHABLE and recorder is not None and not recorder.is_guest_trap:
+        # The meter's own: it has no other way to stop the guest.
+        limit = Status.STACK_LIMIT if recorder.stack_left < 0 else Status.OUT_OF_GAS
+        return limit, TrapClass.NONE
+    if code is TrapCode.STACK_OVERFLOW:
+        # The depth at which the engine's own stack ends differs from engine to engine.
+        raise UnexpectedTrap("the engine's stack ended before the counted one")
     if code is None or code not in _TRAPS:
         raise UnexpectedTrap(f"trap {code} cannot come from a guest of this profile")
-    return _TRAPS[code]
-
-
-def _final_state(
-    store: Store, module: Module, instance: Instance | None
-) -> tuple[int, bytes, list[tuple[str, bytes]]]:
-    """Pages and BLAKE3 of the linear memory, and the exported mutable globals in export order.
-
-    A trap during instantiation (a segment outside its memory or table) leaves no instance, which
-    counts as no memory and no globals.
-    """
-    if instance is None:
-        return 0, blake3(b"").digest(), []
-    exports = instance.exports(store)
-    memory = exports["memory"]
-    assert isinstance(memory, Memory)
-    size = memory.data_len(store)
-    content = memoryview(memory.get_buffer_ptr(store)).cast("B") if size else b""
-    globals_ = [
-        (export.name, _bits(store, value))
-        for export in module.exports
-        if isinstance(value := exports[export.name], Global) and value.type(store).mutable
-    ]
-    return memory.size(store), blake3(content).digest(), globals_
-
-
-def _bits(store: Store, value: Global) -> bytes:
-    """The bit pattern of a global, little-endian.
-
-    Read below the binding's own accessor, which has no v128 and turns signalling NaNs into quiet
-    ones on their way through a Python float.
-    """
-    raw = ffi.wasmtime_val_t()
-    ffi.wasmtime_global_get(store._context(), ctypes.byref(value._global), ctypes.byref(raw))
-    return bytes(raw.of)[: _GLOBAL_BYTES[int(raw.kind)]]
+    return Status.TRAP, _TRAPS[code]

@@ -1,7 +1,8 @@
-"""Why a module or its input is refused before a single instruction runs.
+"""What the executor raises.
 
 Exception
 ├── ModuleError        this module (or this input) can never run here; the same on every host
+├── TraceInvalid       what somebody shows of a trace does not fit its roots
 └── ExecutionFailure   this run could not be finished; another attempt may (see result.py)
 """
 
@@ -44,3 +45,7 @@ class ModuleError(Exception):
         super().__init__(f"{code}: {found}. Next: {_NEXT[code]}")
         self.code: ModuleCode = code
         self.found = found
+
+
+class TraceInvalid(Exception):
+    """An opening does not show what it is said to show; ask for it again or distrust its maker."""

@@ -1,4 +1,4 @@
-"""The process of one task: `python -m vcp_cluster.executor.guest`, started by `child.py`.
+"""The process of one task, started by `child.py`.
 
 Reads one request from standard input, confines itself, compiles, runs, writes the replies to
 standard output and ends. Everything that needs a file is imported and set up before the sandbox
@@ -12,7 +12,7 @@ from wasmtime import Engine, WasmtimeError
 
 from vcp_cluster.executor.confine import ConfinementError, confine, die_with_parent
 from vcp_cluster.executor.convention import UnexpectedTrap, execute
-from vcp_cluster.executor.engine import compile_module, make_engine, make_lenient_engine
+from vcp_cluster.executor.engine import compile_module, make_engine
 from vcp_cluster.executor.errors import ModuleError
 from vcp_cluster.executor.limits import Limits
 from vcp_cluster.executor.protocol import (
@@ -41,9 +41,9 @@ def main() -> None:
         die_with_parent(request.parent_pid)
         # Making an engine asks the host about itself, which the filter forbids; of the task only
         # the size of its stack takes part in it.
-        engine, lenient = make_engine(request.stack_bytes_max), make_lenient_engine()
+        engine = make_engine(request.stack_bytes_max, request.backend)
         confine(_limits(request))
-        reply = _serve(engine, lenient, request)
+        reply = _serve(engine, request)
     except (ConfinementError, ProtocolError) as error:
         reply = Failed(detail=str(error)[:1000])
     _send(reply)
@@ -51,12 +51,12 @@ def main() -> None:
     os._exit(0)
 
 
-def _serve(engine: Engine, lenient: Engine, request: Request) -> Reply:
+def _serve(engine: Engine, request: Request) -> Reply:
     _send(Confined())
     try:
-        module = compile_module(engine, lenient, request.module)
+        compiled = compile_module(engine, request.module)
         _send(Compiled())
-        return execute(engine, module, request)
+        return execute(compiled, request)
     except ModuleError as error:
         return Refused(code=error.code, found=error.found[:1000])
     except (MemoryError, UnexpectedTrap, WasmtimeError) as error:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Final
 
+from vcp_cluster.executor.callgraph import UNCOUNTED_BYTES_MAX
+
 MODULE_BYTES_MAX: Final = 4 << 20
 """Largest module in bytes. Compiling is the attack surface, so this is far below the engine's."""
 
@@ -12,14 +14,15 @@ INPUT_BYTES_MAX: Final = 16 << 20
 PAGE_BYTES: Final = 1 << 16
 """Size of one WebAssembly memory page in bytes."""
 
+NATIVE_STACK_FACTOR: Final = 16
+"""Native bytes for each counted byte of stack."""
+
 # Each limit has a floor and a ceiling, because limits arrive with a task and a task is hostile.
 _BOUNDS: Final[dict[str, tuple[int, int]]] = {
     "memory_bytes_max": (PAGE_BYTES, 4 << 30),
-    # The store is given one unit more than the limit (see convention.py), so one unit stays free.
-    "gas_max": (1, (1 << 63) - 2),
+    "gas_max": (1, (1 << 63) - 1),
     "time_ms_max": (1, 600_000),
     "output_bytes_max": (0, 16 << 20),
-    # Above 2 MiB the engine aborts the whole process instead of returning an error.
     "stack_bytes_max": (1 << 16, 2 << 20),
 }
 
@@ -44,7 +47,7 @@ class Limits:
     output_bytes_max: int = 16 << 20
     """Largest output in bytes; a longer one is `BAD_OUTPUT`."""
     stack_bytes_max: int = 1 << 20
-    """Native stack that guest frames may use, in bytes."""
+    """Counted bytes of the guest's frames (`callgraph.compute_frame_bytes`), not native ones."""
 
     def __post_init__(self) -> None:
         for name, (low, high) in _BOUNDS.items():
@@ -54,3 +57,11 @@ class Limits:
                     f"limit {name} is {value!r}, outside {low} to {high}. "
                     f"Next: choose an integer in that range"
                 )
+
+
+def compute_native_stack_bytes(stack_bytes_max: int) -> int:
+    """The engine's own stack for guests of this limit, in bytes.
+
+    Large enough that the counted stack ends first whatever the engine makes of a frame.
+    """
+    return NATIVE_STACK_FACTOR * (stack_bytes_max + UNCOUNTED_BYTES_MAX)

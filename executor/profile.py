@@ -1,32 +1,43 @@
 """The profile: everything besides module, input and limits that decides a result.
 
-Gas is the engine's own fuel here, and fuel changes between engine versions, so the version and
-the architecture are part of the profile's identity and two runs are compared only when their
-profile ids are equal. A later meter is another profile with another name; nothing else changes.
+Gas, waypoints, stack and NaNs are decided by our own rewriting of the module and not by the engine,
+so neither the engine's version nor the architecture belongs to the identity of the profile. Two
+results are comparable when their profile ids are equal; the engine is named beside them for people.
 """
 
 import platform
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Final
+from typing import Final, Literal
 
 from blake3 import blake3
 
+from vcp_cluster.executor.callgraph import (
+    FRAME_BYTES,
+    INSTRUCTIONS_PER_BYTE,
+    LOCAL_BYTES,
+    UNCOUNTED_BYTES_MAX,
+)
+from vcp_cluster.executor.trace import WAYPOINT_GAS_MIN, WAYPOINT_GAS_PER_BYTE, WAYPOINTS_MAX
+from vcp_cluster.executor.wasm.limits import STATIC_LIMITS
 from vcp_cluster.ledger.domains import DOMAIN_PROFILE
 
-SETTINGS: Final[tuple[tuple[str, bool | str], ...]] = (
-    # Determinism and metering.
-    ("consume_fuel", True),
-    ("cranelift_nan_canonicalization", True),
-    ("cranelift_opt_level", "speed"),
-    ("epoch_interruption", False),
-    ("strategy", "cranelift"),
-    # Features that a module may use.
+Backend = Literal["cranelift", "pulley"]
+"""How the engine runs a module: compiled for this machine, or by its portable interpreter."""
+
+COST_TABLE_VERSION: Final = 1
+"""Raised when the gas of any instruction changes (docs/executor.md has the table)."""
+REWRITER_VERSION: Final = 1
+"""Raised by whatever changes a byte of a rewritten module."""
+NAN_MODE: Final = "canonical-where-observed/1"
+"""Scalars where their bits become visible, lanes of vectors behind the arithmetic on them."""
+
+FEATURES: Final[tuple[tuple[str, bool], ...]] = (
     ("wasm_bulk_memory", True),
     ("wasm_multi_value", True),
     ("wasm_reference_types", True),  # funcref only: without a collector there is no externref
     ("wasm_simd", True),
-    # Features that it may not. Most are on by default in the engine, so each is switched off.
+    # What a module may not use. Most are on by default in the engine, so each is switched off.
     ("gc_support", False),
     ("shared_memory", False),
     ("wasm_component_model", False),
@@ -42,46 +53,34 @@ SETTINGS: Final[tuple[tuple[str, bool | str], ...]] = (
     ("wasm_threads", False),
     ("wasm_wide_arithmetic", False),
 )
-"""Engine settings that a result depends on, by the names of `wasmtime.Config`."""
-
-TABLE_ELEMENTS_MAX: Final = 100_000
-"""Largest table in elements; `table.grow` beyond it returns -1, so it is part of the profile."""
-
-TABLES_MAX: Final = 16
-"""Tables of one module."""
-
-
-def _architecture() -> str:
-    machine = platform.machine().lower()
-    return {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
+"""Features by the names of `wasmtime.Config`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """A meter, an engine version, an architecture and a feature set."""
+    """A meter and a feature set."""
 
     name: str
-    engine_version: str
-    architecture: str
-
-    @property
-    def engine(self) -> str:
-        """For people: `wasmtime-VERSION/ARCHITECTURE`."""
-        return f"wasmtime-{self.engine_version}/{self.architecture}"
 
     @property
     def text(self) -> str:
         """Canonical text of the profile: one `key value` line each, in a fixed order."""
-        lines = [
-            f"name {self.name}",
-            f"wasmtime {self.engine_version}",
-            f"architecture {self.architecture}",
-            "cpu baseline",
-            *(f"{name} {str(value).lower()}" for name, value in SETTINGS),
-            f"table_elements_max {TABLE_ELEMENTS_MAX}",
-            f"tables_max {TABLES_MAX}",
+        rows: list[tuple[str, object]] = [
+            ("name", self.name),
+            ("cost_table", COST_TABLE_VERSION),
+            ("rewriter", REWRITER_VERSION),
+            ("nan", NAN_MODE),
+            ("waypoint_gas_min", WAYPOINT_GAS_MIN),
+            ("waypoint_gas_per_byte", WAYPOINT_GAS_PER_BYTE),
+            ("waypoints_max", WAYPOINTS_MAX),
+            ("frame_bytes", FRAME_BYTES),
+            ("local_bytes", LOCAL_BYTES),
+            ("instructions_per_byte", INSTRUCTIONS_PER_BYTE),
+            ("uncounted_bytes_max", UNCOUNTED_BYTES_MAX),
+            *FEATURES,
+            *STATIC_LIMITS,
         ]
-        return "".join(line + "\n" for line in lines)
+        return "".join(f"{name} {str(value).lower()}\n" for name, value in rows)
 
     @property
     def profile_id(self) -> bytes:
@@ -89,10 +88,17 @@ class Profile:
         return blake3(DOMAIN_PROFILE + self.text.encode()).digest()
 
 
-# The engine's version comes from its metadata, so that a process which only compares results
-# does not load the engine.
-PROFILE: Final = Profile(
-    name="wasmtime-fuel/1", engine_version=version("wasmtime"), architecture=_architecture()
-)
+def describe_engine(backend: Backend) -> str:
+    """For people: `wasmtime-VERSION/ARCHITECTURE`, with `pulley` as the architecture of that.
+
+    The version comes from the package's metadata, so that a process which only compares results
+    does not load the engine.
+    """
+    machine = platform.machine().lower()
+    architecture = {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
+    return f"wasmtime-{version('wasmtime')}/{'pulley' if backend == 'pulley' else architecture}"
+
+
+PROFILE: Final = Profile(name="vcp-gas/1")
 PROFILE_ID: Final = PROFILE.profile_id
-ENGINE: Final = PROFILE.engine
+ENGINE: Final = describe_engine("cranelift")

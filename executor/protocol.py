@@ -12,24 +12,27 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from vcp_cluster.executor.admission import EXPORTS_MAX, NAME_BYTES_MAX
 from vcp_cluster.executor.errors import ModuleCode
 from vcp_cluster.executor.limits import INPUT_BYTES_MAX, MODULE_BYTES_MAX
+from vcp_cluster.executor.profile import Backend
 from vcp_cluster.executor.result import Status, TrapClass
+from vcp_cluster.executor.trace import PATH_BYTES, WAYPOINTS_MAX
 
 _LENGTH_BYTES: Final = 4
 
 REQUEST_BYTES_MAX: Final = MODULE_BYTES_MAX + INPUT_BYTES_MAX + (1 << 16)
 """Largest body of a request frame."""
 
-REPLY_OVERHEAD_BYTES_MAX: Final = EXPORTS_MAX * (NAME_BYTES_MAX + 32) + (1 << 16)
-"""Largest body of a reply frame, besides the output: the globals and the fixed fields."""
+STATE_BYTES_MAX: Final = 128
+"""Largest encoding of one waypoint."""
+
+REPLY_OVERHEAD_BYTES_MAX: Final = (WAYPOINTS_MAX + 1) * STATE_BYTES_MAX + (1 << 16)
+"""Largest body of a reply frame, besides the output: the waypoints and the fixed fields."""
 
 _Unsigned = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 _Text = Annotated[str, Meta(max_length=1000)]
 _Digest = Annotated[bytes, Meta(min_length=32, max_length=32)]
-_Name = Annotated[str, Meta(max_length=NAME_BYTES_MAX)]
-_Bits = Annotated[bytes, Meta(min_length=4, max_length=16)]
+_Path = Annotated[bytes, Meta(min_length=PATH_BYTES, max_length=PATH_BYTES)]
 
 
 class _Message(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
@@ -48,6 +51,8 @@ class Request(_Message, frozen=True):
     time_ms_max: int
     output_bytes_max: int
     stack_bytes_max: int
+    path_seed: _Path
+    backend: Backend
 
 
 class Confined(_Message, frozen=True, tag=1):
@@ -58,6 +63,16 @@ class Compiled(_Message, frozen=True, tag=2):
     """The module is compiled; the clock of the run starts."""
 
 
+class State(_Message, frozen=True):
+    """The guest at one waypoint: gas used, pages, digests of memory and globals, the path."""
+
+    gas: _Unsigned
+    pages: Annotated[int, Meta(ge=0, le=1 << 16)]
+    memory: _Digest
+    globals: _Digest
+    path: _Path
+
+
 class Finished(_Message, frozen=True, tag=3):
     """The run ended in a committable way."""
 
@@ -65,9 +80,7 @@ class Finished(_Message, frozen=True, tag=3):
     trap: Annotated[int, Meta(ge=0, le=int(max(TrapClass)))]
     output: bytes
     gas: _Unsigned
-    memory_pages: Annotated[int, Meta(ge=0, le=1 << 16)]
-    memory_digest: _Digest
-    globals: Annotated[list[tuple[_Name, _Bits]], Meta(max_length=EXPORTS_MAX)]
+    states: Annotated[list[State], Meta(min_length=1, max_length=WAYPOINTS_MAX + 1)]
     wall_ms: _Unsigned
     cpu_ms: _Unsigned
 

@@ -1,7 +1,10 @@
 """What comes out of one execution: a committable result, or a failure that is only reported."""
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from vcp_cluster.executor.commitment import ExecutionRecord
+from vcp_cluster.executor.trace import Trace
 
 
 class Status(enum.IntEnum):
@@ -48,8 +51,8 @@ class Failure(enum.IntEnum):
 class Execution:
     """The result of one run.
 
-    Everything up to `engine` is equal on every host that runs the same profile; the two times
-    are measurements of this host and stay outside every hash.
+    `engine` and the two times are about this host and stay outside every hash; `trace_root` and
+    the path in `trace` belong to the binding; the rest is equal on every host of the profile.
     """
 
     status: Status
@@ -61,15 +64,18 @@ class Execution:
     execution_root: bytes
     """32 bytes, independent of who ran the task (see commitment.py)."""
     trace_root: bytes
-    """32 bytes, `execution_root` bound to the caller's `binding`."""
+    """32 bytes, `execution_root` and the path bound to the caller's `binding`."""
     waypoints: int
-    """Number of states that `execution_root` covers; this profile has one, the final state."""
+    """Number of states that `execution_root` covers, the final one included."""
     profile_id: bytes
-    """32 bytes, names engine, version, architecture and features."""
+    """32 bytes, see profile.py."""
     engine: str
     """For people: `wasmtime-VERSION/ARCHITECTURE`."""
     wall_ms: int
     cpu_ms: int
+    record: ExecutionRecord | None = field(default=None, repr=False)
+    """What `execution_root` is computed over; None for a result that was not run here."""
+    trace: Trace = field(default_factory=Trace, repr=False)
 
 
 class ExecutionFailure(Exception):

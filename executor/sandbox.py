@@ -2,18 +2,20 @@
 
 import os
 import threading
+from itertools import pairwise
 
 from vcp_cluster.executor import confine
-from vcp_cluster.executor.admission import check_module
+from vcp_cluster.executor.admission import check_sections
 from vcp_cluster.executor.child import run_child
 from vcp_cluster.executor.commitment import (
+    ExecutionRecord,
     compute_execution_root,
     compute_trace_root,
     content_hash,
 )
 from vcp_cluster.executor.errors import ModuleError
 from vcp_cluster.executor.limits import INPUT_BYTES_MAX, Limits
-from vcp_cluster.executor.profile import ENGINE, PROFILE_ID
+from vcp_cluster.executor.profile import PROFILE_ID, Backend, describe_engine
 from vcp_cluster.executor.protocol import Finished, Refused, Request
 from vcp_cluster.executor.result import (
     Execution,
@@ -22,6 +24,7 @@ from vcp_cluster.executor.result import (
     Status,
     TrapClass,
 )
+from vcp_cluster.executor.trace import Trace, Waypoint, compute_path_seed
 
 _DEFAULT_LIMITS = Limits()
 
@@ -34,10 +37,12 @@ def run(
     entry_point: str = "vcp_run",
     binding: bytes = b"",
     cancel: threading.Event | None = None,
+    backend: Backend = "cranelift",
 ) -> Execution:
     """Run `module` on `input` and commit to how it ended.
 
     `binding` (of a fixed length per use) names who runs what, and enters `trace_root` alone.
+    Both back ends give the same result but for its `engine` and times; Pulley is the slower one.
     Setting `cancel` kills the run within 50 ms. Several threads may call this at once.
 
     Raises `ModuleError` when module or input can never run here, on any host, and
@@ -46,7 +51,7 @@ def run(
     if len(input) > INPUT_BYTES_MAX:
         found = f"the input has {len(input)} bytes, the most is {INPUT_BYTES_MAX}"
         raise ModuleError("input_limit", found)
-    check_module(module, limits, entry_point=entry_point)
+    check_sections(module, limits, entry_point=entry_point)
     request = Request(
         parent_pid=os.getpid(),
         module=module,
@@ -57,37 +62,46 @@ def run(
         time_ms_max=limits.time_ms_max,
         output_bytes_max=limits.output_bytes_max,
         stack_bytes_max=limits.stack_bytes_max,
+        path_seed=compute_path_seed(binding),
+        backend=backend,
     )
     reply = run_child(request, cancel)
     if isinstance(reply, Refused):
         raise ModuleError(reply.code, reply.found)
     _check_consistent(reply, limits)
-    execution_root = compute_execution_root(
+    trace = Trace(
+        tuple(Waypoint(item.gas, item.pages, item.memory, item.globals) for item in reply.states),
+        tuple(item.path for item in reply.states),
+    )
+    record = ExecutionRecord(
         module_hash=content_hash(module),
         entry_point=entry_point,
         input_hash=content_hash(input),
-        output=reply.output,
+        output_hash=content_hash(reply.output),
+        output_length=len(reply.output),
         status=reply.status,
         trap=reply.trap,
         gas=reply.gas,
         gas_limit=limits.gas_max,
         profile_id=PROFILE_ID,
-        memory_pages=reply.memory_pages,
-        memory_digest=reply.memory_digest,
-        globals_=reply.globals,
+        waypoints=len(trace.waypoints),
+        waypoint_root=trace.waypoint_root,
     )
+    execution_root = compute_execution_root(record)
     return Execution(
         status=Status(reply.status),
         trap=TrapClass(reply.trap),
         output=reply.output,
         gas=reply.gas,
         execution_root=execution_root,
-        trace_root=compute_trace_root(execution_root, binding),
-        waypoints=1,
+        trace_root=compute_trace_root(execution_root, trace.path_root, binding),
+        waypoints=len(trace.waypoints),
         profile_id=PROFILE_ID,
-        engine=ENGINE,
+        engine=describe_engine(backend),
         wall_ms=reply.wall_ms,
         cpu_ms=reply.cpu_ms,
+        record=record,
+        trace=trace,
     )
 
 
@@ -104,6 +118,8 @@ def _check_consistent(reply: Finished, limits: Limits) -> None:
         and (reply.trap != TrapClass.NONE) == (reply.status == Status.TRAP)
         and (reply.status == Status.OK or not reply.output)
         and (reply.status != Status.OUT_OF_GAS or reply.gas == limits.gas_max)
+        and reply.gas == reply.states[-1].gas
+        and all(one.gas <= next_.gas for one, next_ in pairwise(reply.states))
     )
     if not sound:
         raise ExecutionFailure(

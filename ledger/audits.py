@@ -99,6 +99,8 @@ def record_verdict(
         accept(state, identity, proof, head=head)
     elif findings.count(Finding.DISAGREE) >= needed:
         reject(state, identity, proof, head=head)
+    elif len(findings) == len(state.genesis.members):
+        void(state, identity, proof, head=head)
     else:
         state.put_proof(identity, proof)
 
@@ -146,4 +148,19 @@ def reject(state: State, identity: bytes, proof: Proof, *, head: Head) -> None:
     node = _replace(node, rejected=node.rejected + 1, undecided=node.undecided - 1)
     nodes.put_node(state, commitment.node, node)
     task = tasks.set_outcome(task, AssignmentOutcome.REJECTED, proof=identity)
+    tasks.reopen(state, commitment.task, task, head=head)
+
+
+def void(state: State, identity: bytes, proof: Proof, *, head: Head) -> None:
+    """All members spoke and no majority agreed: nobody is paid or blamed, the task goes on.
+
+    Without this a reward could stay in escrow for ever.
+    """
+    _decide(state, identity, proof, ProofStatus.VOID, head)
+    commitment = proof.commitment
+    task = state.get_task(commitment.task)
+    node = state.get_node(commitment.node)
+    assert task is not None and node is not None, "a proof belongs to a task and a node"
+    nodes.put_node(state, commitment.node, _replace(node, undecided=node.undecided - 1))
+    task = tasks.set_outcome(task, AssignmentOutcome.VOID, proof=identity)
     tasks.reopen(state, commitment.task, task, head=head)

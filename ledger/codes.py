@@ -2,9 +2,10 @@
 
 The numbers are part of the wire format and of the transaction log: a number is never reused.
 Within an envelope or an operation the checks run in the order of these numbers, so that a
-transaction with several faults gets the code with the smallest one. SubmitProof alone differs: it
+transaction with several faults gets the code with the smallest one. Three differ: SubmitProof
 prefers ATTEMPT_STALE, which tells the worker more, to TASK_NOT_ASSIGNED and ASSIGNMENT_NOT_YOURS,
-and looks at the attestations of the output last.
+and looks at the attestations of the output last; AnchorIntent compares its payload first; and
+AnchorBump compares its fee with those of the other variants last.
 """
 
 from __future__ import annotations
@@ -79,12 +80,28 @@ class Code(enum.IntEnum):
     BATCH_NOT_OPEN = 120
     BATCH_EMPTY = 121
     ANCHOR_BACKEND_UNKNOWN = 122
-    ANCHOR_PENDING = 123
-    ANCHOR_NOT_PENDING = 124
-    ANCHOR_STALE = 125
-    ANCHOR_INTENT_MISMATCH = 126
-    ANCHOR_EVIDENCE_INVALID = 127
-    ANCHOR_NOT_OBSERVED = 128
+    ANCHOR_HALTED = 123
+    ANCHOR_LEASE_HELD = 124
+    ANCHOR_LEASE_MISSING = 125
+    ANCHOR_NETWORK_MISMATCH = 126
+    ANCHOR_NODE_BEHIND = 127
+    ANCHOR_PENDING = 128
+    ANCHOR_NOT_PENDING = 129
+    ANCHOR_STALE = 130
+    ANCHOR_NOT_FINAL = 131
+    ANCHOR_OBSERVED = 132
+    ANCHOR_NOT_OBSERVED = 133
+    ANCHOR_EVIDENCE_INVALID = 134
+    ANCHOR_VARIANTS_LIMIT = 135
+    ANCHOR_SEAL_ALIVE = 136
+    ANCHOR_MALFORMED = 137
+    ANCHOR_SEAL_MISMATCH = 138
+    ANCHOR_NEXT_SEAL_MISMATCH = 139
+    ANCHOR_INTENT_MISMATCH = 140
+    ANCHOR_FEE_INVALID = 141
+    ANCHOR_FEE_OVER_CAP = 142
+    ANCHOR_SIGNATURE_INVALID = 143
+    ANCHOR_LANE_CHANGED = 144
 
 
 CODE_MEANINGS: dict[Code, str] = {
@@ -138,10 +155,26 @@ CODE_MEANINGS: dict[Code, str] = {
     Code.BATCH_NOT_OPEN: "this batch is not the open one",
     Code.BATCH_EMPTY: "nothing was accepted since the last batch",
     Code.ANCHOR_BACKEND_UNKNOWN: "no anchor of this name",
+    Code.ANCHOR_HALTED: "anchoring is halted; see why with `anchor status`, then `anchor resume`",
+    Code.ANCHOR_LEASE_HELD: "another member holds the lease of this anchor; wait until it ends",
+    Code.ANCHOR_LEASE_MISSING: "only the member that holds the lease of this anchor may do this",
+    Code.ANCHOR_NETWORK_MISMATCH: "the member's node follows another chain than genesis names",
+    Code.ANCHOR_NODE_BEHIND: "the member's node has seen less of the chain than the ledger has",
     Code.ANCHOR_PENDING: "another anchor is pending; wait until it is final",
     Code.ANCHOR_NOT_PENDING: "no anchor of this size is pending",
     Code.ANCHOR_STALE: "the size is not that of the batch log, or is anchored already",
-    Code.ANCHOR_INTENT_MISMATCH: "the anchor does not publish the batch log's root",
-    Code.ANCHOR_EVIDENCE_INVALID: "the evidence does not show that the anchor was published",
+    Code.ANCHOR_NOT_FINAL: "no recent anchor of this size was observed; there is none to retract",
+    Code.ANCHOR_OBSERVED: "the anchor was observed already",
     Code.ANCHOR_NOT_OBSERVED: "the anchor has not been observed yet",
+    Code.ANCHOR_EVIDENCE_INVALID: "the evidence does not show that the anchor was published",
+    Code.ANCHOR_VARIANTS_LIMIT: "the anchor has as many variants as it may have",
+    Code.ANCHOR_SEAL_ALIVE: "a variant of the anchor spends the present seal; bump that one",
+    Code.ANCHOR_MALFORMED: "not the one shape that an anchor's transaction has",
+    Code.ANCHOR_SEAL_MISMATCH: "the anchor spends another coin than the present seal",
+    Code.ANCHOR_NEXT_SEAL_MISMATCH: "the anchor's first output is not the next seal",
+    Code.ANCHOR_INTENT_MISMATCH: "the anchor does not publish the batch log's root",
+    Code.ANCHOR_FEE_INVALID: "the fee is zero, or not above that of the variant it replaces",
+    Code.ANCHOR_FEE_OVER_CAP: "the fee is above the cluster's limit for one anchor",
+    Code.ANCHOR_SIGNATURE_INVALID: "the anchor is not signed by the seal's key",
+    Code.ANCHOR_LANE_CHANGED: "the anchors have moved on since they were looked at; look again",
 }

@@ -22,6 +22,7 @@ DOMAIN_PEER = b"vcp/peer/v1"
 DOMAIN_PROFILE = b"vcp/profile/v1"
 DOMAIN_EXECUTION = b"vcp/execution/v1"
 DOMAIN_TRACE = b"vcp/trace/v1"
+DOMAIN_TLS = b"vcp/tls/v1"
 
 DOMAINS = tuple(value for name, value in sorted(globals().items()) if name.startswith("DOMAIN_"))
 

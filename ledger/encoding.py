@@ -45,10 +45,19 @@ def encode(value: Any) -> bytes:
 _decoders: dict[Any, msgspec.msgpack.Decoder[Any]] = {}
 
 
-def _decoder(kind: Any) -> msgspec.msgpack.Decoder[Any]:
-    """One decoder for each type: as many as there are types in the code."""
-    if kind not in _decoders:
+def prepare(*kinds: Any) -> None:
+    """Build the decoders of types, once, when their module is imported.
+
+    Not on first use: msgspec 0.22 crashes the interpreter when two threads do that at once. Every
+    module that defines records which threads may decode calls this (a test looks).
+    """
+    for kind in kinds:
         _decoders[kind] = msgspec.msgpack.Decoder(kind)
+
+
+def _decoder(kind: Any) -> msgspec.msgpack.Decoder[Any]:
+    if kind not in _decoders:
+        prepare(kind)
     return _decoders[kind]
 
 

@@ -1,7 +1,7 @@
 """Genesis: the document that two members must share to be one cluster.
 
 The chain id is the first 16 bytes of BLAKE3 over the canonical genesis: it commits the members'
-keys, the governance keys, every parameter and the first allocations.
+keys, the governance keys, every parameter, the anchors' keys and the first allocations.
 """
 
 from __future__ import annotations
@@ -12,6 +12,11 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from vcp_cluster.ledger.anchor_settings import (
+    AnchorSettings,
+    BitcoinSettings,
+    check_anchor_settings,
+)
 from vcp_cluster.ledger.encoding import (
     INTEGER_MAX,
     Hash,
@@ -101,6 +106,7 @@ class Genesis(Record, frozen=True, cache_hash=True):
     governance: Governance
     members: Annotated[tuple[Member, ...], Meta(min_length=1, max_length=MEMBERS_MAX)]
     parameters: Parameters
+    anchors: AnchorSettings
     allocations: Annotated[tuple[Allocation, ...], Meta(max_length=10_000)]
 
 
@@ -165,6 +171,10 @@ def check_genesis(genesis: Genesis) -> None:
             value = getattr(genesis.parameters, name)
             if value > DURATION_MS_MAX:
                 raise GenesisInvalid(f"{name} is {value}, more than {DURATION_MS_MAX} (100 years)")
+    try:
+        check_anchor_settings(genesis.anchors)
+    except ValueError as error:
+        raise GenesisInvalid(str(error)) from None
     if sum(allocation.amount for allocation in genesis.allocations) > INTEGER_MAX:
         raise GenesisInvalid("the allocations exceed 2^63-1 units")
     if len({allocation.account for allocation in genesis.allocations}) != len(genesis.allocations):
@@ -198,7 +208,7 @@ def member_names(genesis: Genesis) -> dict[bytes, str]:
 
 def to_document(genesis: Genesis) -> dict[str, Any]:
     """The readable form written to `genesis.json`: keys and hashes in hex, and the chain id."""
-    document = _named(genesis)
+    document = name_fields(genesis)
     return {"chain_id": compute_chain_id(genesis).hex(), **document}
 
 
@@ -226,19 +236,40 @@ def from_document(document: Any) -> Genesis:
     return genesis
 
 
-def _named(value: Any) -> Any:
+def name_fields(value: Any) -> Any:
+    """The readable form of a part of genesis: fields by name, bytes in hex."""
     if isinstance(value, Record):
-        return {name: _named(getattr(value, name)) for name in value.__struct_fields__}
+        return {name: name_fields(getattr(value, name)) for name in value.__struct_fields__}
     if isinstance(value, tuple):
-        return [_named(item) for item in value]
+        return [name_fields(item) for item in value]
     return value.hex() if isinstance(value, bytes) else value
+
+
+def read_anchor_settings(document: Any) -> AnchorSettings:
+    """The anchors' part of genesis in its readable form; raise `GenesisInvalid`."""
+    try:
+        settings: AnchorSettings = _unnamed(AnchorSettings, dict(document))
+        check_anchor_settings(settings)
+    except GenesisInvalid:
+        raise
+    except (msgspec.MsgspecError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise GenesisInvalid(f"not a document of anchors: {error}") from None
+    return settings
 
 
 def _unnamed(kind: type[Record], fields: Any) -> Any:
     """Turn `{name: value}` into the array form of `kind`, with hex back to bytes."""
-    nested: dict[str, type[Record]] = {"governance": Governance, "parameters": Parameters}
-    lists: dict[str, type[Record]] = {"members": Member, "allocations": Allocation}
-    binary = {"key", "keys", "account", "profiles"}
+    nested: dict[str, type[Record]] = {
+        "governance": Governance,
+        "parameters": Parameters,
+        "anchors": AnchorSettings,
+    }
+    lists: dict[str, type[Record]] = {
+        "members": Member,
+        "allocations": Allocation,
+        "bitcoin": BitcoinSettings,
+    }
+    binary = {"key", "keys", "account", "profiles", "network", "seal_key", "funding"}
     if set(fields) != set(kind.__struct_fields__):
         wrong = sorted(set(fields) ^ set(kind.__struct_fields__))
         raise GenesisInvalid(f"missing or unknown fields: {', '.join(wrong)}")

@@ -254,6 +254,28 @@ def check_inclusion(
         )
 
 
+def inclusion_sides(index: int, size: int, length: int) -> list[bool]:
+    """For each of the `length` hashes of an inclusion proof: whether it is the left one of its pair.
+
+    For other formats that spell a path out. Raises ValueError where `check_inclusion` would refuse
+    the proof's length.
+    """
+    _require_leaf(index, size)
+    sides = []
+    position, last = index, size - 1
+    for _ in range(length):
+        if last == 0:
+            raise ValueError(f"inclusion proof: {length} hashes are too long")
+        is_left = bool(position & 1) or position == last
+        sides.append(is_left)
+        while is_left and not position & 1 and position:
+            position, last = position >> 1, last >> 1
+        position, last = position >> 1, last >> 1
+    if last != 0:
+        raise ValueError(f"inclusion proof: {length} hashes are too short")
+    return sides
+
+
 def check_consistency(
     hasher: TreeHasher,
     old_size: int,

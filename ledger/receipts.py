@@ -1,28 +1,26 @@
 """Settlement receipts: that a node was paid for a task, verifiable by anyone, offline, for years.
 
 One file, text armour around one canonical record. It holds the genesis (whose hash is the chain
-id), the batch leaf with its Merkle path, the batch header, the header's inclusion in the batch log,
-the members' cosigned checkpoints, and the worker's signed commitment. `check_receipt` raises unless
-every step holds, and says in its report what was checked and what cannot be checked offline.
+id), the batch leaf with its Merkle path, the batch header, the worker's signed commitment, and for
+each anchor that covers the batch the header's inclusion in the batch log and what shows that the log
+was published. `check_receipt` raises unless every step holds, and says in its report what was
+checked and what cannot be checked offline. `receipt_builder` makes receipts.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
 from msgspec import Meta
 
-from vcp_cluster.ledger import schema
-from vcp_cluster.ledger.anchors.notary import (
-    NotaryEvidence,
-    batch_origin,
-    check_note,
-    transaction_origin,
-)
+from vcp_cluster.ledger.anchor_settings import BITCOIN, NOTARY
+from vcp_cluster.ledger.anchors import bitcoin_proof, notary_proof
+from vcp_cluster.ledger.anchors.bitcoin_proof import AnchoredBlock, BitcoinProof, describe_block
+from vcp_cluster.ledger.anchors.notary_proof import NotaryProof
+from vcp_cluster.ledger.bitcoin.reader import BitcoinInvalid
 from vcp_cluster.ledger.commitments import Commitment, commitment_hash
 from vcp_cluster.ledger.domains import DOMAIN_COMMITMENT
 from vcp_cluster.ledger.encoding import (
@@ -30,33 +28,27 @@ from vcp_cluster.ledger.encoding import (
     Hash,
     Malformed,
     Record,
-    ShortText,
     Signature,
     Unsigned,
     decode,
-    decode_stored,
     encode,
+    prepare,
 )
 from vcp_cluster.ledger.genesis import (
     Genesis,
     GenesisInvalid,
     check_genesis,
     compute_chain_id,
-    member_names,
 )
 from vcp_cluster.ledger.keys import is_signed
 from vcp_cluster.ledger.merkle import (
     BLAKE3_TREE,
-    RFC9162,
     ProofInvalid,
     check_inclusion,
-    inclusion_proof,
-    inclusion_proof_of,
 )
 from vcp_cluster.ledger.notes import NoteError
-from vcp_cluster.ledger.records import AnchorStatus, BatchLeaf, TaskStatus
-from vcp_cluster.ledger.settlement import BatchHeader, header_leaf_hash
-from vcp_cluster.ledger.state import State
+from vcp_cluster.ledger.records import BatchLeaf
+from vcp_cluster.ledger.settlement import BatchHeader
 
 RECEIPT_VERSION = 1
 RECEIPT_BYTES_MAX = 256 * 1024
@@ -77,11 +69,9 @@ class SettlementReceipt(Record, frozen=True):
     leaf_index: Unsigned
     leaf_path: Path
     header: Annotated[bytes, Meta(max_length=1024)]
-    header_path: Path
-    anchor: ShortText
-    evidence: NotaryEvidence
     commitment: Commitment
     commitment_signature: Signature
+    anchors: Annotated[tuple[NotaryProof | BitcoinProof, ...], Meta(min_length=1, max_length=2)]
 
 
 class ReceiptInvalid(ValueError):
@@ -94,7 +84,11 @@ class NotReady(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ReceiptReport:
-    """What a valid receipt shows. `checked` and `unchecked` are lines for people."""
+    """What a valid receipt shows. `checked` and `unchecked` are lines for people.
+
+    `log_size` is the largest batch log that an anchor of the receipt commits to; `members` are those
+    that cosigned, none where there is no notary; `block` is where Bitcoin holds it, if it does.
+    """
 
     chain_id: bytes
     cluster_name: str
@@ -109,69 +103,7 @@ class ReceiptReport:
     members: tuple[str, ...]
     checked: tuple[tuple[str, str], ...]
     unchecked: tuple[str, ...]
-
-
-# --- made by a member --------------------------------------------------------------------------
-
-
-def build_receipt(state: State, task_id: bytes) -> SettlementReceipt:
-    """The receipt of a settled and anchored task; raise `NotReady` before that."""
-    task = state.get_task(task_id)
-    if task is None:
-        raise NotReady("no task with this id")
-    if task.status != TaskStatus.ACCEPTED:
-        raise NotReady(f"the task is {TaskStatus(task.status).name.lower()}, not accepted")
-    batches = state.get_settlement()
-    if task.batch >= batches.batch:
-        raise NotReady(f"batch {task.batch} is not sealed yet")
-    if task.batch > batches.anchor_final:
-        raise NotReady(f"batch {task.batch} is sealed, and its anchor is not final yet")
-    proof = state.get_proof(task.proof)
-    header = state.overlay.get(schema.HEADER + schema.u64(task.batch))
-    anchor = state.get_anchor(_covering_anchor(state, task.batch))
-    assert proof is not None and header is not None and anchor is not None, "settled"
-    leaves = [
-        value for _, value in state.overlay.iterate(schema.BATCH_LEAF + schema.u64(task.batch))
-    ]
-    return SettlementReceipt(
-        version=RECEIPT_VERSION,
-        chain_id=compute_chain_id(state.genesis),
-        genesis=state.genesis,
-        leaf=decode_stored(BatchLeaf, leaves[task.leaf]),
-        leaf_index=task.leaf,
-        leaf_path=tuple(
-            inclusion_proof_of(BLAKE3_TREE, [BLAKE3_TREE.leaf(leaf) for leaf in leaves], task.leaf)
-        ),
-        header=header,
-        header_path=tuple(
-            inclusion_proof(
-                RFC9162, _tree_reader(state, schema.HEADER_TREE), task.batch - 1, anchor.size
-            )
-        ),
-        anchor=anchor.backend,
-        evidence=decode_stored(NotaryEvidence, anchor.evidence),
-        commitment=proof.commitment,
-        commitment_signature=proof.signature,
-    )
-
-
-def _covering_anchor(state: State, batch: int) -> int:
-    """Size of the first final anchor that covers a batch."""
-    for key, _ in state.overlay.iterate(schema.ANCHOR):
-        size = int.from_bytes(key[len(schema.ANCHOR) :], "big")
-        anchor = state.get_anchor(size)
-        if size >= batch and anchor is not None and anchor.status == AnchorStatus.FINAL:
-            return size
-    raise NotReady(f"no final anchor covers batch {batch} yet")
-
-
-def _tree_reader(state: State, prefix: bytes) -> Callable[[int, int], bytes]:
-    def read(level: int, index: int) -> bytes:
-        value = state.overlay.get(schema.tree_key(prefix, level, index))
-        assert value is not None, "complete subtrees are stored"
-        return value
-
-    return read
+    block: AnchoredBlock | None = None
 
 
 def format_receipt(receipt: SettlementReceipt) -> str:
@@ -179,9 +111,6 @@ def format_receipt(receipt: SettlementReceipt) -> str:
     text = base64.b64encode(encode(receipt)).decode("ascii")
     lines = [text[start : start + _LINE] for start in range(0, len(text), _LINE)]
     return "\n".join([_BEGIN, *lines, _END, ""])
-
-
-# --- checked by anyone -------------------------------------------------------------------------
 
 
 def parse_receipt(data: bytes) -> SettlementReceipt:
@@ -217,27 +146,43 @@ def check_receipt(data: bytes, chain_id: bytes) -> ReceiptReport:
     _check_cluster(receipt, chain_id)
     leaf, header = receipt.leaf, _check_batch(receipt)
     _check_commitment(receipt)
-    members, log_size, tx_size = _check_evidence(receipt, header)
-    names = ", ".join(members)
-    unchecked = (
-        (
-            f"that the operators of {genesis.cluster_name} do not collude: "
-            "the notary shows their keys' word, not Bitcoin's"
-        ),
+    checked = [
+        ("cluster", f"genesis of {genesis.cluster_name}, chain id {chain_id.hex()}"),
+        ("worker's word", "commitment signed by the node that was paid"),
+        ("in the batch", f"inclusion proof, {len(receipt.leaf_path)} hashes"),
+    ]
+    unchecked = [
         (
             "that the output is right: run the task again "
             f"(module {receipt.commitment.module_hash.hex()[:16]}…, "
             f"input {receipt.commitment.input_hash.hex()[:16]}…)"
-        ),
-    )
-    checked = (
-        ("cluster", f"genesis of {genesis.cluster_name}, chain id {chain_id.hex()}"),
-        ("worker's word", "commitment signed by the node that was paid"),
-        ("in the batch", f"inclusion proof, {len(receipt.leaf_path)} hashes"),
-        ("in the batch log", f"inclusion proof, {len(receipt.header_path)} hashes"),
-        ("notary", f"checkpoint of {log_size} batches cosigned by {names}"),
-        ("transaction log", f"checkpoint of {tx_size} transactions cosigned by {names}"),
-    )
+        )
+    ]
+    members: tuple[str, ...] = ()
+    block: AnchoredBlock | None = None
+    log_size = 0
+    for proof in _check_order(receipt):
+        checked.append(("in the batch log", f"inclusion proof, {len(proof.header_path)} hashes"))
+        if isinstance(proof, NotaryProof):
+            members, size, tx_size = _check_notary(receipt, proof)
+            names = ", ".join(members)
+            checked += [
+                ("notary", f"checkpoint of {size} batches cosigned by {names}"),
+                ("transaction log", f"checkpoint of {tx_size} transactions cosigned by {names}"),
+            ]
+            unchecked.append(
+                f"that the operators of {genesis.cluster_name} do not collude: "
+                "the notary shows their keys' word, not Bitcoin's"
+            )
+        else:
+            block = _check_bitcoin(receipt, proof)
+            size = block.log_size
+            checked.append(("Bitcoin", f"{describe_block(block)}; log of {size} batches"))
+            unchecked += [
+                "that no other chain of seals exists: vcp-cluster anchor audit",
+                "the block's height: it is what a member's node said",
+            ]
+        log_size = max(log_size, size)
     return ReceiptReport(
         chain_id=chain_id,
         cluster_name=genesis.cluster_name,
@@ -250,8 +195,9 @@ def check_receipt(data: bytes, chain_id: bytes) -> ReceiptReport:
         leaf_count=header.count,
         log_size=log_size,
         members=members,
-        checked=checked,
-        unchecked=unchecked,
+        checked=tuple(checked),
+        unchecked=tuple(unchecked),
+        block=block,
     )
 
 
@@ -307,35 +253,38 @@ def _check_commitment(receipt: SettlementReceipt) -> None:
         raise ReceiptInvalid("the node's signature over its commitment is wrong")
 
 
-def _check_evidence(
-    receipt: SettlementReceipt, header: BatchHeader
+def _check_order(receipt: SettlementReceipt) -> tuple[NotaryProof | BitcoinProof, ...]:
+    """The anchors: each backend of genesis at most once, in its order."""
+    kinds = [type(proof) for proof in receipt.anchors]
+    if kinds not in ([NotaryProof], [BitcoinProof], [NotaryProof, BitcoinProof]):
+        raise ReceiptInvalid("an anchor is given twice, or not in order")
+    return receipt.anchors
+
+
+def get_anchor_names(receipt: SettlementReceipt) -> list[str]:
+    """Names of the backends whose anchors a receipt carries."""
+    return [NOTARY if isinstance(one, NotaryProof) else BITCOIN for one in receipt.anchors]
+
+
+def _check_notary(
+    receipt: SettlementReceipt, proof: NotaryProof
 ) -> tuple[tuple[str, ...], int, int]:
     """Header → batch log → checkpoints that a majority of the members cosigned."""
-    genesis = receipt.genesis
-    if receipt.anchor != "notary":
-        raise ReceiptInvalid(f"unknown anchor {receipt.anchor!r}: use a newer version")
     try:
-        batches, batch_members = check_note(genesis, receipt.evidence.batch_note)
-        transactions, log_members = check_note(genesis, receipt.evidence.transaction_note)
-    except NoteError as error:
-        raise ReceiptInvalid(f"the notary's checkpoint does not hold: {error}") from None
-    if batches.origin != batch_origin(genesis):
-        raise ReceiptInvalid("the cosigned checkpoint is of another log")
-    if transactions.origin != transaction_origin(genesis):
-        raise ReceiptInvalid("the cosigned transaction checkpoint is of another log")
+        return notary_proof.check_proof(receipt.genesis, receipt.header, proof)
+    except (NoteError, ProofInvalid) as error:
+        raise ReceiptInvalid(str(error)) from None
+
+
+def _check_bitcoin(receipt: SettlementReceipt, proof: BitcoinProof) -> AnchoredBlock:
+    """Header → batch log → transaction of the seal's key → block."""
+    settings = receipt.genesis.anchors.bitcoin
+    if not settings:
+        raise ReceiptInvalid("the cluster's genesis names no chain of seals on Bitcoin")
     try:
-        check_inclusion(
-            RFC9162,
-            header_leaf_hash(receipt.header),
-            header.batch - 1,
-            batches.size,
-            receipt.header_path,
-            batches.root,
-        )
-    except ProofInvalid as error:
-        raise ReceiptInvalid(f"the batch is not in the cosigned log: {error}") from None
-    if transactions.size < header.log_size:
-        raise ReceiptInvalid("the cosigned transaction log ends before the batch")
-    known = set(member_names(genesis).values())
-    members = tuple(sorted(set(batch_members) & set(log_members) & known))
-    return members, batches.size, transactions.size
+        return bitcoin_proof.check_proof(settings[0], receipt.header, proof)
+    except (BitcoinInvalid, ProofInvalid) as error:
+        raise ReceiptInvalid(f"the Bitcoin anchor does not hold: {error}") from None
+
+
+prepare(SettlementReceipt, NotaryProof, BitcoinProof)

@@ -126,6 +126,7 @@ class AssignmentOutcome(enum.IntEnum):
     FAILED = 4
     MISSED = 5
     RELEASED = 6
+    VOID = 7
 
 
 class Assignment(Record, frozen=True):
@@ -171,13 +172,17 @@ class Task(Record, frozen=True):
 
 
 class ProofStatus(enum.IntEnum):
-    """States of a proof. COMMITTED waits for the draw of the next entry."""
+    """States of a proof. COMMITTED waits for the draw of the next entry.
+
+    VOID: all members gave a verdict and no majority of them agreed. Nobody is paid or blamed.
+    """
 
     COMMITTED = 0
     AUDITED_BY_ONE = 1
     AUDITED_BY_ALL = 2
     ACCEPTED = 3
     REJECTED = 4
+    VOID = 5
 
 
 class RecordedVerdict(Record, frozen=True):
@@ -239,7 +244,7 @@ class LogLeaf(Record, frozen=True):
 
 
 class Settlement(Record, frozen=True):
-    """The open batch, the sealed ones' log, and the anchor that is pending (size, or 0)."""
+    """The open batch, and the log of the sealed ones' headers."""
 
     version: Unsigned
     batch: Unsigned
@@ -252,8 +257,6 @@ class Settlement(Record, frozen=True):
     previous_header: Hash
     headers: Unsigned
     headers_frontier: bytes
-    anchor_pending: Unsigned
-    anchor_final: Unsigned
 
 
 class BatchLeaf(Record, frozen=True):
@@ -280,15 +283,44 @@ class AnchorStatus(enum.IntEnum):
 
 
 class Anchor(Record, frozen=True):
-    """A published (or to be published) root of the batch log at `size` headers."""
+    """A published (or to be published) root of the batch log at `size` headers.
+
+    `raws` are the variants that may be published, oldest first: whichever the backend's chain takes
+    is the anchor, and `variant` names it once `evidence` showed it. `finality` is what made it
+    final. `previous` is the size of the anchor before, or 0. `time_ms` is that of the intent.
+    """
 
     version: Unsigned
     backend: ShortText
     size: Unsigned
+    previous: Unsigned
     payload: bytes
-    raw: bytes
+    raws: tuple[bytes, ...]
     status: Unsigned
+    variant: Unsigned
+    time_ms: Unsigned
     intent_height: Unsigned
     observed_height: Unsigned
     final_height: Unsigned
     evidence: bytes
+    finality: bytes
+
+
+class AnchorLane(Record, frozen=True):
+    """One backend's anchors: the pending one's size (or 0), and the newest final one's.
+
+    `retracted` are sizes of later anchors that wait until the pending one is final again. `holder`
+    is the member that acts, until `lease_until_ms`. `position` is the furthest that any holder's
+    node has seen the backend's chain (big endian; chain work for Bitcoin). `halt` says why nothing
+    moves, or is empty. `revision` counts the changes, but for those of the lease.
+    """
+
+    version: Unsigned
+    revision: Unsigned
+    pending: Unsigned
+    final: Unsigned
+    retracted: tuple[Unsigned, ...]
+    holder: HashOrNone
+    lease_until_ms: Unsigned
+    position: HashOrNone
+    halt: DetailText

@@ -5,12 +5,14 @@ State, hashed into the state root:
     a account                Account            n node                  Node
     b batch8 leaf4           BatchLeaf          o account nonce8        NonceRecord
     c                        Supply             p proof                 Proof
-    g                        Genesis            r size8                 Anchor
+    g                        Genesis            r backend 0 size8       Anchor
     h batch8                 BatchHeader bytes  s                       Settlement
+    R backend                AnchorLane
     l index8                 LogLeaf            t task                  Task
     L                        LogState
 
-Indexes, which can be rebuilt from the state and stay outside the root (they start with `~`):
+Indexes, which decide nothing that the state does not say, and stay outside the root (they start
+with `~`). All but `~e`, `~r` and the times in `~b` can be rebuilt from state and envelopes:
 
     ~a node task             the node runs the task             ~N                  number of slots
     ~c kind1 class1          how many tasks, nodes of a class
@@ -47,6 +49,7 @@ NODE = b"n"
 NONCE = b"o"
 PROOF = b"p"
 ANCHOR = b"r"
+LANE = b"R"
 TASK = b"t"
 
 INDEX = b"~"
@@ -116,6 +119,21 @@ def order_key(prefix: bytes, height: int, number: int, task: bytes) -> bytes:
 def batch_leaf_key(batch: int, leaf: int) -> bytes:
     """Key of a leaf of a batch."""
     return BATCH_LEAF + u64(batch) + u32(leaf)
+
+
+def lane_key(backend: str) -> bytes:
+    """Key of a backend's lane."""
+    return LANE + backend.encode()
+
+
+def anchor_prefix(backend: str) -> bytes:
+    """What the keys of a backend's anchors start with; sizes follow in order."""
+    return ANCHOR + backend.encode() + b"\0"
+
+
+def anchor_key(backend: str, size: int) -> bytes:
+    """Key of a backend's anchor at a size of the batch log."""
+    return anchor_prefix(backend) + u64(size)
 
 
 def tree_key(prefix: bytes, level: int, index: int) -> bytes:

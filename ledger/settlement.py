@@ -118,8 +118,6 @@ def initial_settlement() -> Settlement:
         previous_header=bytes(32),
         headers=0,
         headers_frontier=empty,
-        anchor_pending=0,
-        anchor_final=0,
     )
 
 

@@ -16,6 +16,7 @@ from vcp_cluster.ledger.genesis import Genesis, decode_genesis
 from vcp_cluster.ledger.records import (
     Account,
     Anchor,
+    AnchorLane,
     Head,
     LogState,
     Node,
@@ -214,13 +215,21 @@ class State:
         """Write a proof."""
         self.overlay.put(schema.PROOF + proof, encode(record))
 
-    def get_anchor(self, size: int) -> Anchor | None:
-        """The anchor of the batch log at `size`."""
-        return self._read(Anchor, schema.ANCHOR + schema.u64(size))
+    def get_lane(self, backend: str) -> AnchorLane:
+        """A configured backend's lane."""
+        return self._require(AnchorLane, schema.lane_key(backend))
+
+    def put_lane(self, backend: str, lane: AnchorLane) -> None:
+        """Replace a backend's lane."""
+        self.overlay.put(schema.lane_key(backend), encode(lane))
+
+    def get_anchor(self, backend: str, size: int) -> Anchor | None:
+        """A backend's anchor of the batch log at `size`."""
+        return self._read(Anchor, schema.anchor_key(backend, size))
 
     def put_anchor(self, anchor: Anchor) -> None:
         """Write an anchor."""
-        self.overlay.put(schema.ANCHOR + schema.u64(anchor.size), encode(anchor))
+        self.overlay.put(schema.anchor_key(anchor.backend, anchor.size), encode(anchor))
 
     def get_nonce(self, account: bytes, nonce: int) -> NonceRecord | None:
         """What a transaction of this account and nonce came to, while it is remembered."""

@@ -151,8 +151,12 @@ def end_assignment(
     *,
     proof: bytes = b"",
     detail: str = "",
+    is_nodes_fault: bool = True,
 ) -> Task:
-    """Close the running assignment and free its node. The task is written by the caller."""
+    """Close the running assignment and free its node. The task is written by the caller.
+
+    An outcome other than PROVEN costs the node reputation if it is the node's fault.
+    """
     last = task.assignments[-1]
     state.overlay.delete(schema.deadline_key(last.deadline_ms, DeadlineKind.ASSIGNMENT, identity))
     state.overlay.delete(schema.RUNNING + last.node + identity)
@@ -160,7 +164,7 @@ def end_assignment(
     assert node is not None, "an assignment belongs to a node"
     node = _replace(node, running=node.running - 1)
     parameters = state.genesis.parameters
-    if outcome is not AssignmentOutcome.PROVEN:
+    if outcome is not AssignmentOutcome.PROVEN and is_nodes_fault:
         node = nodes.record_error(node, parameters, parameters.reputation_failed)
         node = _replace(node, failed=node.failed + 1)
     nodes.put_node(state, last.node, node)
@@ -174,7 +178,11 @@ def set_outcome(task: Task, outcome: AssignmentOutcome, *, proof: bytes, detail:
 
 
 def reopen(state: State, identity: bytes, task: Task, *, head: Head) -> None:
-    """The next attempt, or the end: EXPIRED with refund after the last one."""
+    """The next attempt, or the end: EXPIRED with refund after the last one.
+
+    The proof of the attempt before stays with its assignment; it is not the task's any more.
+    """
+    task = _replace(task, proof=b"")
     attempt = task.attempt + 1
     if attempt >= state.genesis.parameters.attempts_max or head.active_ms >= task.closes_ms:
         close(state, identity, task, TaskStatus.EXPIRED, head=head)
@@ -182,6 +190,12 @@ def reopen(state: State, identity: bytes, task: Task, *, head: Head) -> None:
     # It keeps its place in the queue: who waited longest goes first.
     number = len(task.assignments)
     _enqueue(state, identity, _replace(task, attempt=attempt), height=task.height, number=number)
+
+
+def requeue(state: State, identity: bytes, task: Task, *, head: Head, number: int) -> None:
+    """Put an open task at the end of the queue, so that it does not hold up those behind it."""
+    _dequeue(state, task)
+    _enqueue(state, identity, task, height=head.height, number=number)
 
 
 def close(state: State, identity: bytes, task: Task, status: TaskStatus, *, head: Head) -> None:

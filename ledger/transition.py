@@ -26,6 +26,7 @@ from vcp_cluster.ledger.operations import RegisterNode
 from vcp_cluster.ledger.operations.base import Context
 from vcp_cluster.ledger.records import (
     RECORD_VERSION,
+    AnchorLane,
     AssignmentOutcome,
     Head,
     LogLeaf,
@@ -87,6 +88,8 @@ def initial_writes(genesis: Genesis) -> list[Write]:
     state.put_supply(Supply(RECORD_VERSION, 0, 0, 0, 0, 0, 0, 0, 0))
     state.put_settlement(settlement.initial_settlement())
     state.put_log(LogState(RECORD_VERSION, 0, Frontier.empty().encode()))
+    for backend in genesis.anchors.backends:
+        state.put_lane(backend, AnchorLane(RECORD_VERSION, 0, 0, 0, (), b"", 0, b"", ""))
     for member in genesis.members:
         money.ensure_account(state, member.key)
     for key in genesis.governance.keys:
@@ -115,11 +118,12 @@ def apply(view: View, data: bytes, checks: Sequence[SignatureCheck]) -> Applied:
     _process_draws(state, head, root)
     has_more = _process_deadlines(state, head)
     has_more |= _process_forgetting(state, head)
-    receipts = []
+    receipts, log = [], _TransactionLog(state)
     for position, transaction in enumerate(entry.transactions):
         check = checks[position] if position < len(checks) else NOT_VALID
         outcome = _process_transaction(state, transaction, check, position, head, root)
-        receipts.append(_record(state, transaction, outcome, position, head))
+        receipts.append(_record(state, log, transaction, outcome, position, head))
+    log.close()
     has_more |= _process_assignments(state, head, root)
     writes, head = _close(overlay, _replace(head, has_more=has_more))
     return Applied(tuple(receipts), writes, head)
@@ -234,16 +238,19 @@ def _process_assignments(state: State, head: Head, root: bytes) -> bool:
         return False
     limit = state.genesis.parameters.assignments_per_entry_max
     queue = list(islice(state.overlay.iterate(schema.OPEN_TASK), limit + 1))
-    has_assigned = False
-    for key, _ in queue[:limit]:
+    is_crowded, has_assigned = len(queue) > limit, False
+    for number, (key, _) in enumerate(queue[:limit]):
         identity = key[-32:]
         task = state.get_task(identity)
         assert task is not None, "the queue names tasks"
-        has_assigned |= tasks.assign(state, identity, task, head=head, root=root)
+        if tasks.assign(state, identity, task, head=head, root=root):
+            has_assigned = True
+        elif is_crowded:
+            tasks.requeue(state, identity, task, head=head, number=number)
         if selection.total_weight(state.overlay) == 0:
             return False
     # Tasks that none of the present nodes may take are no reason for another entry at once.
-    return has_assigned and len(queue) > limit
+    return has_assigned and is_crowded
 
 
 def is_due(view: View, now_ms: int) -> bool:
@@ -320,8 +327,11 @@ def _process_transaction(
         code, operation = Code.TOO_MANY_OPERATIONS, 0
     else:
         code, operation = _run_operations(state, parsed, check, position, head, root)
-    # A stranger's failed registration is not remembered: it would be memory for nothing.
-    is_remembered = state.get_account(envelope.account) is not None
+    # A stranger's failed registration is not remembered: it would be memory for nothing. Nor is a
+    # lack of cosignatures, which are outside the id: whoever relays a transaction can strip them.
+    is_remembered = (
+        code is not Code.NOT_GOVERNANCE and state.get_account(envelope.account) is not None
+    )
     return _Outcome(code, operation, tx_id, envelope, is_remembered=is_remembered)
 
 
@@ -357,7 +367,12 @@ def _run_operations(
 
 
 def _record(
-    state: State, data: bytes, outcome: _Outcome, position: int, head: Head
+    state: State,
+    log: _TransactionLog,
+    data: bytes,
+    outcome: _Outcome,
+    position: int,
+    head: Head,
 ) -> TransactionReceipt:
     """Append the outcome to the transaction log and remember the nonce; a repeat does neither."""
     first = outcome.first
@@ -371,8 +386,10 @@ def _record(
             first.code,
             first.operation,
         )
-    index = _append_to_log(state, data, outcome, position, head)
+    index = log.append(data, outcome, position, head)
     envelope = outcome.envelope
+    if envelope is not None:
+        state.overlay.put(schema.TRANSACTION + outcome.tx_id, schema.u64(index))
     if outcome.is_remembered and envelope is not None:
         key = schema.nonce_key(envelope.account, envelope.nonce)
         record = NonceRecord(
@@ -389,7 +406,6 @@ def _record(
             schema.nonce_expiry_key(envelope.valid_until_ms, envelope.account, envelope.nonce),
             b"\x01",
         )
-        state.overlay.put(schema.TRANSACTION + outcome.tx_id, schema.u64(index))
     return TransactionReceipt(
         RECORD_VERSION,
         outcome.tx_id,
@@ -401,23 +417,42 @@ def _record(
     )
 
 
-def _append_to_log(state: State, data: bytes, outcome: _Outcome, position: int, head: Head) -> int:
-    log = state.get_log()
-    leaf = encode(
-        LogLeaf(
-            version=RECORD_VERSION,
-            height=head.height,
-            position=position,
-            time_ms=head.time_ms,
-            envelope_hash=compute_envelope_hash(data),
-            code=int(outcome.code),
-            operation=outcome.operation,
+class _TransactionLog:
+    """The transaction log during one entry: its state is written once, at the end.
+
+    A batch that is sealed in this entry therefore names the log as it was before the entry.
+    """
+
+    def __init__(self, state: State) -> None:
+        self._overlay = state.overlay
+        self._state = state
+        self._frontier = Frontier.decode(state.get_log().frontier)
+        self._size_before = self._frontier.size
+
+    def append(self, data: bytes, outcome: _Outcome, position: int, head: Head) -> int:
+        """Add a leaf for a transaction, and keep its envelope; the leaf's index."""
+        leaf = encode(
+            LogLeaf(
+                version=RECORD_VERSION,
+                height=head.height,
+                position=position,
+                time_ms=head.time_ms,
+                envelope_hash=compute_envelope_hash(data),
+                code=int(outcome.code),
+                operation=outcome.operation,
+            )
         )
-    )
-    frontier, tree = Frontier.decode(log.frontier).append_with_nodes(RFC9162, RFC9162.leaf(leaf))
-    for level, index, value in tree:
-        state.overlay.put(schema.tree_key(schema.LOG_TREE, level, index), value)
-    state.overlay.put(schema.LOG_LEAF + schema.u64(log.size), leaf)
-    state.overlay.put(schema.ENVELOPE + schema.u64(log.size), data)
-    state.put_log(LogState(RECORD_VERSION, frontier.size, frontier.encode()))
-    return log.size
+        index = self._frontier.size
+        self._frontier, tree = self._frontier.append_with_nodes(RFC9162, RFC9162.leaf(leaf))
+        for level, number, value in tree:
+            self._overlay.put(schema.tree_key(schema.LOG_TREE, level, number), value)
+        self._overlay.put(schema.LOG_LEAF + schema.u64(index), leaf)
+        self._overlay.put(schema.ENVELOPE + schema.u64(index), data)
+        return index
+
+    def close(self) -> None:
+        """Write the log's state, if it grew."""
+        if self._frontier.size != self._size_before:
+            self._state.put_log(
+                LogState(RECORD_VERSION, self._frontier.size, self._frontier.encode())
+            )

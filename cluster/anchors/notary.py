@@ -21,6 +21,7 @@ from msgspec import Meta
 
 from vcp_cluster.cluster.door.context import Ledger, Reader
 from vcp_cluster.ledger import schema
+from vcp_cluster.ledger.anchor_settings import NOTARY
 from vcp_cluster.ledger.anchors.notary import batch_origin, transaction_origin
 from vcp_cluster.ledger.encoding import decode_stored
 from vcp_cluster.ledger.genesis import Genesis
@@ -34,7 +35,7 @@ from vcp_cluster.ledger.merkle import (
     inclusion_proof,
 )
 from vcp_cluster.ledger.notes import Checkpoint, NoteError, sign_cosignature
-from vcp_cluster.ledger.records import Anchor, AnchorStatus, Settlement
+from vcp_cluster.ledger.records import Anchor, AnchorLane, AnchorStatus
 
 FILE_BYTES_MAX = 16 * 1024
 ANCHOR_WAIT_S = 5.0
@@ -110,15 +111,16 @@ class NotaryKeeper:
         deadline = time.monotonic() + timeout_s
         while True:
             height = self._ledger.height
-            settled, stored = await self._ledger.get(
-                schema.SETTLEMENT, schema.ANCHOR + schema.u64(size)
+            lane_data, stored = await self._ledger.get(
+                schema.lane_key(NOTARY), schema.anchor_key(NOTARY, size)
             )
-            assert settled is not None, "the settlement is written at height 0"
-            settlement = decode_stored(Settlement, settled)
+            if lane_data is None:
+                raise CosignRefused("this cluster has no notary. Next: see `anchor status`")
+            lane = decode_stored(AnchorLane, lane_data)
             if stored is not None:
                 anchor = decode_stored(Anchor, stored)
                 is_pending = anchor.status == AnchorStatus.PENDING
-                if is_pending and settlement.anchor_pending == size:
+                if is_pending and lane.pending == size:
                     return anchor
                 raise CosignRefused(
                     f"the anchor at size {size} is {AnchorStatus(anchor.status).name.lower()}, "
@@ -138,9 +140,9 @@ def parse_checkpoints(genesis: Genesis, anchor: Anchor) -> tuple[Checkpoint, Che
 
     Raises `CosignRefused` when it is not a notary's anchor of this cluster.
     """
-    lines = anchor.raw.split(b"\n")
+    lines = anchor.raws[0].split(b"\n")
     try:
-        if anchor.backend != "notary" or len(lines) != 2 * _BODY_LINES + 1:
+        if anchor.backend != NOTARY or len(lines) != 2 * _BODY_LINES + 1:
             raise NoteError("not the two checkpoints of a notary anchor")
         batch = Checkpoint.parse(b"\n".join(lines[:_BODY_LINES]) + b"\n")
         transaction = Checkpoint.parse(b"\n".join(lines[_BODY_LINES:]))

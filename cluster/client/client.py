@@ -170,7 +170,7 @@ class Client(Reader):
             )
         deadline = self._deadline(timeout_s)
         return upload_blob(
-            self._link, data, genesis=self.genesis, seed=self.seed, deadline=deadline
+            self._link, bytes(data), genesis=self.genesis, seed=self.seed, deadline=deadline
         )
 
     def download(

@@ -14,9 +14,9 @@ from msgspec import Meta
 
 from vcp_cluster.cluster.errors import BadAnswer
 from vcp_cluster.ledger.encoding import INTEGER_MAX, Unsigned
-from vcp_cluster.ledger.genesis import MEMBERS_MAX
+from vcp_cluster.ledger.genesis import MEMBERS_MAX, Genesis
 from vcp_cluster.ledger.nodes import CAPACITY_MAX
-from vcp_cluster.ledger.transactions import TransactionReceipt
+from vcp_cluster.ledger.transactions import Envelope, SignedTransaction, TransactionReceipt
 
 HexHash = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 HexSignature = Annotated[str, Meta(pattern="^[0-9a-f]{128}$")]
@@ -129,13 +129,33 @@ class NodeDocument(msgspec.Struct, frozen=True):
 
 T = TypeVar("T")
 
+# Built here, because msgspec 0.22 gathers what it knows of a struct on first use, and two threads
+# that do so at once crash the interpreter. An import happens in one thread. Those at the end are
+# read elsewhere, as MessagePack; what was gathered stays with the class.
+_DECODERS: dict[Any, msgspec.json.Decoder[Any]] = {
+    kind: msgspec.json.Decoder(kind)
+    for kind in (
+        dict[str, Any],
+        BlobDocument,
+        ErrorDocument,
+        HeartbeatDocument,
+        MemberDocument,
+        NodeDocument,
+        ReceiptsDocument,
+        TransactionDocument,
+    )
+}
+for _kind in (Envelope, Genesis, SignedTransaction):
+    msgspec.msgpack.Decoder(_kind)
+
 
 def read_typed(kind: type[T], body: bytes) -> T:
     """Decode a JSON document of a known shape; raise `BadAnswer`."""
     try:
-        return msgspec.json.decode(body, type=kind)
+        document: T = _DECODERS[kind].decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadAnswer(f"the answer is not a {kind.__name__}: {error}") from None
+    return document
 
 
 def read_document(body: bytes, schema: str) -> dict[str, Any]:

@@ -132,6 +132,18 @@ class Reader:
         """One sealed batch (`vcp/batch/v1`)."""
         return self._read(f"/v1/batches/{number:d}", "vcp/batch/v1")
 
+    def anchors(self, *, limit: int = 100) -> Document:
+        """Every anchor backend and its newest anchors (`vcp/anchors/v1`)."""
+        return self._read("/v1/anchors", "vcp/anchors/v1", {"limit": str(limit)})
+
+    def anchor(self, backend: str, size: int) -> Document:
+        """One anchor with its variants (`vcp/anchor/v1`)."""
+        if not backend.isascii() or not backend.isalnum():
+            raise InvalidRequest(
+                f"{backend[:20]!r} is not an anchor's name", next_step="see `anchor status`"
+            )
+        return self._read(f"/v1/anchors/{backend}/{size:d}", "vcp/anchor/v1")
+
     def transaction(self, tx_id: str | bytes) -> Document:
         """A transaction and its receipt (`vcp/transaction/v1`)."""
         return self._read(f"/v1/transactions/{_id(tx_id)}", "vcp/transaction/v1")

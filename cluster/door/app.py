@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import logging
@@ -16,9 +17,10 @@ from starlette.routing import Route
 
 from vcp_cluster.cluster.door import documents
 from vcp_cluster.cluster.door.admission import REQUEST_BYTES_MAX
+from vcp_cluster.cluster.door.context import Reader
 from vcp_cluster.cluster.door.documents import Document
-from vcp_cluster.cluster.door.problems import Problem, bad_request, unavailable
-from vcp_cluster.cluster.door.queries import Queries
+from vcp_cluster.cluster.door.problems import Problem, bad_request, json_response, unavailable
+from vcp_cluster.cluster.door.queries import LIST_MAX, Queries
 from vcp_cluster.cluster.door.submission import FORWARDED_HEADER, Submission
 from vcp_cluster.cluster.errors import (
     InvalidRequest,
@@ -37,6 +39,8 @@ JSON_BYTES_MAX = 1 << 20
 WAIT_MS_MAX = 30_000
 LONG_POLL_MS_MAX = 10_000
 MIN_HEIGHT_WAIT_S = 5.0
+# Each is built in a thread, of the few that blobs and verification need as well.
+RECEIPTS_MAX = 2
 
 logger = logging.getLogger(__name__)
 Handler = Callable[[Request], Awaitable[Response]]
@@ -56,11 +60,6 @@ class Services(Protocol):
     async def is_ready(self) -> bool:
         """Whether this member can serve."""
         ...
-
-
-def json_response(document: Any, status: int = 200) -> Response:
-    """A JSON answer."""
-    return Response(msgspec.json.encode(document), status, media_type="application/json")
 
 
 async def read_body(request: Request, bytes_max: int) -> bytes:
@@ -101,6 +100,26 @@ def read_number(request: Request, name: str, default: int, maximum: int) -> int:
     return min(int(text), maximum)
 
 
+def read_limit(request: Request, default: int) -> int:
+    """The query parameter `limit`: how many rows of a list, at least one."""
+    return max(1, read_number(request, "limit", default, LIST_MAX))
+
+
+async def await_height(reader: Reader, request: Request) -> None:
+    """Read-your-writes: wait for the height that the client has seen elsewhere."""
+    wanted = read_number(request, "min_height", 0, 2**62)
+    if wanted > reader.height:
+        reached = await reader.wait_height(wanted - 1, MIN_HEIGHT_WAIT_S)
+        if reached < wanted:
+            raise Problem(
+                503,
+                "behind",
+                f"this member has applied {reached} entries, not {wanted} yet",
+                next_step="try again, or another member",
+                retry_after_ms=500,
+            )
+
+
 def as_problem(error: Exception) -> Problem:
     """Any error of the library as an answer."""
     if isinstance(error, Problem):
@@ -134,6 +153,7 @@ class Api:
         self._submission = submission
         self._services = services
         self._reader = queries.reader
+        self._receipts = asyncio.Semaphore(RECEIPTS_MAX)
 
     def routes(self) -> list[Route]:
         """All routes that read the ledger or submit to it."""
@@ -193,18 +213,7 @@ class Api:
     # --- reads ---------------------------------------------------------------------------------
 
     async def _await_height(self, request: Request) -> None:
-        """Read-your-writes: wait for the height that the client has seen elsewhere."""
-        wanted = read_number(request, "min_height", 0, 2**62)
-        if wanted > self._reader.height:
-            reached = await self._reader.wait_height(wanted - 1, MIN_HEIGHT_WAIT_S)
-            if reached < wanted:
-                raise Problem(
-                    503,
-                    "behind",
-                    f"this member has applied {reached} entries, not {wanted} yet",
-                    next_step="try again, or another member",
-                    retry_after_ms=500,
-                )
+        await await_height(self._reader, request)
 
     async def genesis(self, request: Request) -> Response:
         """The genesis document."""
@@ -226,7 +235,7 @@ class Api:
     async def nodes(self, request: Request) -> Response:
         """Compute nodes."""
         await self._await_height(request)
-        return json_response(await self._queries.nodes(read_number(request, "limit", 100, 1_000)))
+        return json_response(await self._queries.nodes(read_limit(request, 100)))
 
     async def node(self, request: Request) -> Response:
         """One compute node."""
@@ -237,8 +246,7 @@ class Api:
         """Tasks, newest first."""
         await self._await_height(request)
         client = request.query_params.get("client")
-        limit = read_number(request, "limit", 50, 1_000)
-        return json_response(await self._queries.tasks(limit, client))
+        return json_response(await self._queries.tasks(read_limit(request, 50), client))
 
     async def task(self, request: Request) -> Response:
         """One task; with `after_height` and `wait_ms` as soon as the ledger has moved on."""
@@ -267,7 +275,9 @@ class Api:
     async def receipt(self, request: Request) -> Response:
         """A task's settlement receipt, as the file."""
         await self._await_height(request)
-        return PlainTextResponse(await self._queries.receipt(request.path_params["id"]))
+        async with self._receipts:
+            text = await self._queries.receipt(request.path_params["id"])
+        return PlainTextResponse(text)
 
     async def transaction(self, request: Request) -> Response:
         """One transaction."""

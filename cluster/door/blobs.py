@@ -13,16 +13,10 @@ from bisect import bisect_left
 from collections.abc import Callable
 from typing import Any
 
+from vcp_cluster.cluster.clock import wall_ms
 from vcp_cluster.cluster.door.blob_store import BlobStore
 from vcp_cluster.cluster.door.context import Ledger, Reader
-from vcp_cluster.cluster.door.peers import (
-    Credentials,
-    PeerError,
-    Peers,
-    check_time,
-    unauthorised,
-    wall_ms,
-)
+from vcp_cluster.cluster.door.peers import Credentials, PeerError, Peers, check_time, unauthorised
 from vcp_cluster.cluster.door.problems import Problem, bad_request, unavailable
 from vcp_cluster.cluster.errors import VcpError
 from vcp_cluster.ledger import schema

@@ -44,6 +44,10 @@ class Reader(Protocol):
         """Wait until the height is greater than `above`; returns the newest height either way."""
         ...
 
+    async def is_current(self) -> bool:
+        """Whether this member leads and has applied all that was committed before its term."""
+        ...
+
 
 class Ledger(Reader, Protocol):
     """Read access, and writes that are signed by this member."""

@@ -6,6 +6,7 @@ as lower-case words. Every key is always present.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,6 +20,7 @@ from vcp_cluster.ledger.genesis import Genesis, member_names
 from vcp_cluster.ledger.records import (
     Account,
     Anchor,
+    AnchorLane,
     AnchorStatus,
     AssignmentOutcome,
     Node,
@@ -267,9 +269,32 @@ def proof(identity: bytes, value: Proof, genesis: Genesis) -> Document:
     }
 
 
-def batch(data: bytes, anchor: Anchor | None) -> Document:
-    """A sealed batch: its header, and the anchor that covers it."""
+def lane(backend: str, value: AnchorLane) -> Document:
+    """How far a backend has anchored the batch log."""
+    return {
+        "backend": backend,
+        "label": BACKENDS[backend].label,
+        "final": value.final,
+        "pending": value.pending or None,
+        "halt": value.halt or None,
+    }
+
+
+def _anchor(value: Anchor) -> Document:
+    return {
+        "backend": value.backend,
+        "label": BACKENDS[value.backend].label,
+        "size": value.size,
+        "status": word(AnchorStatus(value.status)),
+        "intent_height": value.intent_height,
+        "final_height": value.final_height or None,
+    }
+
+
+def batch(data: bytes, covering: Sequence[Anchor]) -> Document:
+    """A sealed batch: its header, and the anchors that cover it, one of each backend."""
     header = BatchHeader.decode(data)
+    anchors = [_anchor(one) for one in covering]
     return {
         "batch": header.batch,
         "count": header.count,
@@ -283,16 +308,8 @@ def batch(data: bytes, anchor: Anchor | None) -> Document:
         "log_size": header.log_size,
         "log_root": header.log_root.hex(),
         "header": data.hex(),
-        "anchor": None
-        if anchor is None
-        else {
-            "backend": anchor.backend,
-            "label": BACKENDS[anchor.backend].label,
-            "size": anchor.size,
-            "status": word(AnchorStatus(anchor.status)),
-            "intent_height": anchor.intent_height,
-            "final_height": anchor.final_height or None,
-        },
+        "anchor": anchors[0] if anchors else None,
+        "anchors": anchors,
     }
 
 

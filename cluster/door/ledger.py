@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Iterator, Sequence
+from typing import Any
 
+from vcp_cluster.cluster.clock import wall_ms
 from vcp_cluster.cluster.door.problems import unavailable
 from vcp_cluster.cluster.door.submission import Submission, submit_until
 from vcp_cluster.cluster.errors import InvalidTransaction
@@ -69,8 +71,15 @@ class LinkReader:
 
     async def is_leader(self) -> bool:
         """Whether this member leads now."""
+        return bool((await self._status())["role"] == "leader")
+
+    async def is_current(self) -> bool:
+        """Whether this member leads and has applied all that was committed before its term."""
+        return bool((await self._status())["is_current"])
+
+    async def _status(self) -> dict[str, Any]:
         try:
-            return bool((await self._link.status())["role"] == "leader")
+            return await self._link.status()
         except LinkError as error:
             raise unavailable(str(error)) from None
 
@@ -96,7 +105,8 @@ class MemberLedger(LinkReader):
             self.seed,
             chain_id=self.chain_id,
             nonce=secrets.randbits(63),
-            valid_until_ms=self.time_ms + WRITE_VALIDITY_MS,
+            # Ledger time stands still while nothing happens.
+            valid_until_ms=max(self.time_ms, wall_ms()) + WRITE_VALIDITY_MS,
             operations=operations,
         )
         receipts = await submit_until(self._submission, [transaction], WRITE_TIMEOUT_S)

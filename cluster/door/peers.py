@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -22,6 +21,8 @@ import httpx2
 import msgspec
 
 from vcp_cluster.cluster.addresses import http_url
+from vcp_cluster.cluster.clock import wall_ms
+from vcp_cluster.cluster.door.exchange import AnswerTooLarge, exchange
 from vcp_cluster.cluster.door.problems import Problem
 from vcp_cluster.cluster.door.submission import FORWARDED_HEADER
 from vcp_cluster.ledger.commitments import Attestation, blob_message
@@ -61,11 +62,6 @@ class Credentials:
     signature: bytes
 
 
-def wall_ms() -> int:
-    """Unix time in milliseconds."""
-    return time.time_ns() // 1_000_000
-
-
 def unauthorised(what: str) -> Problem:
     """One answer for every way in which a request can be signed wrongly: it tells nothing."""
     return Problem(
@@ -95,15 +91,17 @@ def check_time(time_ms: int, now_ms: int, what: str) -> None:
         raise unauthorised(what)
 
 
-def _request_message(chain_id: bytes, method: str, path: str, body: bytes, time_ms: int) -> bytes:
-    return encode((chain_id, method, path, hash_content(body), time_ms))
+def _request_message(
+    chain_id: bytes, method: str, path: str, body_hash: bytes, time_ms: int
+) -> bytes:
+    return encode((chain_id, method, path, body_hash, time_ms))
 
 
 def sign_request(
     seed: bytes, key: bytes, *, chain_id: bytes, method: str, path: str, body: bytes, time_ms: int
 ) -> dict[str, str]:
     """The headers of a request between members. `path` has no query: such requests carry none."""
-    message = _request_message(chain_id, method, path, body, time_ms)
+    message = _request_message(chain_id, method, path, hash_content(body), time_ms)
     return {
         MEMBER_HEADER: key.hex(),
         TIME_HEADER: str(time_ms),
@@ -117,15 +115,20 @@ def check_request(
     genesis: Genesis,
     method: str,
     path: str,
-    body: bytes,
+    body_hash: bytes,
     now_ms: int,
 ) -> Member:
-    """The member that signed a request; raise `Problem` 401, the same for every cause."""
+    """The member that signed a request; raise `Problem` 401, the same for every cause.
+
+    It takes the hash of the body, because a blob's is known before the body is read.
+    """
     what = "the request is not signed by a member of this cluster"
     credentials = read_credentials(headers, MEMBER_HEADER)
     check_time(credentials.time_ms, now_ms, what)
     member = next((one for one in genesis.members if one.key == credentials.key), None)
-    message = _request_message(compute_chain_id(genesis), method, path, body, credentials.time_ms)
+    message = _request_message(
+        compute_chain_id(genesis), method, path, body_hash, credentials.time_ms
+    )
     if member is None or not is_signed(
         credentials.key, DOMAIN_PEER, message, credentials.signature
     ):
@@ -237,25 +240,24 @@ class Peers:
         )
         # A forwarded request is answered by the member itself: two members that both miss a blob
         # would otherwise ask each other for ever.
-        headers = {**signed, FORWARDED_HEADER: "1", "Accept-Encoding": "identity"}
+        headers = {**signed, FORWARDED_HEADER: "1"}
         url = http_url(member.address) + path
-        answer = bytearray()
         try:
-            async with (
-                asyncio.timeout(timeout_s),
-                self._client.stream(method, url, content=body, headers=headers) as response,
-            ):
-                async for piece in response.aiter_raw():
-                    answer += piece
-                    if len(answer) > bytes_max:
-                        raise PeerError(
-                            f"member {member.name} answered {method} {path} with more than "
-                            f"{bytes_max} bytes"
-                        )
+            return await exchange(
+                self._client,
+                method,
+                url,
+                content=body,
+                headers=headers,
+                timeout_s=timeout_s,
+                connect_s=CONNECT_TIMEOUT_S,
+                bytes_max=bytes_max,
+            )
+        except AnswerTooLarge as error:
+            raise PeerError(f"member {member.name} answered {method} {path} with {error}") from None
         except (httpx2.HTTPError, TimeoutError) as error:
             why = str(error) or type(error).__name__
             raise PeerError(f"member {member.name} did not answer {method} {path}: {why}") from None
-        return response.status_code, bytes(answer)
 
 
 def _decode(kind: type[T], member: Member, status: int, body: bytes) -> T:
@@ -265,5 +267,5 @@ def _decode(kind: type[T], member: Member, status: int, body: bytes) -> T:
         raise PeerError(f"member {member.name} answered {status}: {body[:200]!r}")
     try:
         return msgspec.json.decode(body, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise PeerError(f"member {member.name} sent something else: {error}") from None

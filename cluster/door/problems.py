@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+from starlette.responses import Response
+
 from vcp_cluster.ledger.codes import CODE_MEANINGS, Code
 
 
@@ -39,6 +42,11 @@ class Problem(Exception):
                 "index": self.index,
             },
         }
+
+
+def json_response(document: Any, status: int = 200) -> Response:
+    """A JSON answer."""
+    return Response(msgspec.json.encode(document), status, media_type="application/json")
 
 
 def bad_request(message: str, next_step: str = "see docs/http-api.md") -> Problem:

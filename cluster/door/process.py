@@ -13,14 +13,21 @@ from typing import Any
 
 import httpx2
 import uvicorn
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from vcp_cluster.cluster.addresses import HTTP_OFFSET
+from vcp_cluster.cluster.anchors.bitcoin.service import open_anchorers
 from vcp_cluster.cluster.anchors.notary import NotaryKeeper
 from vcp_cluster.cluster.directory import MemberDirectory
 from vcp_cluster.cluster.door.admission import Admission
+from vcp_cluster.cluster.door.anchor_routes import AnchorApi
 from vcp_cluster.cluster.door.app import Api, build_app
 from vcp_cluster.cluster.door.blobs import BlobService, BlobStore
+from vcp_cluster.cluster.door.connections import (
+    CONNECTIONS_MAX,
+    BoundedProtocol,
+    allow_connections,
+)
 from vcp_cluster.cluster.door.ledger import LinkReader, MemberLedger
 from vcp_cluster.cluster.door.peers import Peers
 from vcp_cluster.cluster.door.queries import Queries
@@ -29,7 +36,9 @@ from vcp_cluster.cluster.door.sessions import Sessions
 from vcp_cluster.cluster.door.settler import Settler
 from vcp_cluster.cluster.door.status import Status
 from vcp_cluster.cluster.door.submission import Submission
+from vcp_cluster.cluster.door.traffic import Traffic
 from vcp_cluster.cluster.door.verifier import Verifier
+from vcp_cluster.cluster.errors import ConfigError
 from vcp_cluster.cluster.link import LinkClosed, RaftLink
 
 LINK_TIMEOUT_S = 30.0
@@ -37,7 +46,6 @@ LINK_RETRY_S = 0.05
 EXIT_OK = 0
 EXIT_CANNOT_START = 1
 EXIT_INTERNAL = 70
-CONNECTIONS_MAX = 1_024
 SHUTDOWN_S = 3
 
 logger = logging.getLogger(__name__)
@@ -51,13 +59,22 @@ def run_door_process(member: MemberDirectory) -> int:
     """Serve until SIGTERM; returns the exit code."""
     try:
         return asyncio.run(_run(member))
-    except (PortInUse, LinkClosed) as error:
+    except (PortInUse, LinkClosed, ConfigError) as error:
         logger.error("%s", error)
+        return EXIT_CANNOT_START
+    except OSError as error:
+        # Its services report what fails later; here it is the directory that cannot be used.
+        logger.error(
+            "cannot use %s: %s. Next: check owner, permissions and free space",
+            error.filename or member.path,
+            error.strerror,
+        )
         return EXIT_CANNOT_START
 
 
 async def _run(directory: MemberDirectory) -> int:
     """Wire the parts together; each is closed in the reverse order."""
+    allow_connections()
     listener = _bind(directory)
     genesis = directory.genesis
     member = next(one for one in genesis.members if one.key == directory.key)
@@ -77,19 +94,32 @@ async def _run(directory: MemberDirectory) -> int:
         status = Status(link, queries, genesis, member, doors)
         peers = Peers(genesis, member, directory.seed)
         stack.push_async_callback(peers.close)
-        blobs = BlobService(BlobStore(directory.blobs_path), ledger, peers)
+        parameters = genesis.parameters
+        store = BlobStore(
+            directory.blobs_path,
+            blob_bytes_max=max(
+                parameters.module_bytes_max,
+                parameters.input_bytes_max,
+                parameters.output_bytes_max,
+            ),
+        )
+        blobs = BlobService(store, ledger, peers)
         stack.push_async_callback(blobs.close)
         sessions = Sessions(ledger, directory.path / "sessions")
         keeper = NotaryKeeper(directory.path / "notary.json", ledger)
         settler = Settler(ledger, peers, keeper)
         verifier = Verifier(ledger, blobs)
-        app = build_app(
-            [
-                *Api(queries, submission, status).routes(),
-                *ServiceApi(genesis, blobs, sessions, keeper).routes(),
-            ]
+        anchorers = open_anchorers(directory.path, ledger, stack)
+        app = Traffic(
+            build_app(
+                [
+                    *Api(queries, submission, status).routes(),
+                    *AnchorApi(ledger).routes(),
+                    *ServiceApi(genesis, blobs, sessions, keeper).routes(),
+                ]
+            )
         )
-        services = [blobs.run(), sessions.run(), settler.run(), verifier.run()]
+        services = [blobs.run(), sessions.run(), settler.run(), verifier.run(), *anchorers]
         return await _serve(app, listener, link, services)
 
 
@@ -129,7 +159,7 @@ async def _connect(directory: MemberDirectory) -> RaftLink:
 
 
 async def _serve(
-    app: Starlette,
+    app: ASGIApp,
     listener: socket.socket,
     link: RaftLink,
     services: Sequence[Coroutine[Any, Any, None]],
@@ -137,10 +167,11 @@ async def _serve(
     """Serve until SIGTERM, until the Raft process is gone, or until a service has a defect."""
     config = uvicorn.Config(
         app,
+        http=BoundedProtocol,
+        ws="none",
         log_config=None,
         access_log=False,
         lifespan="off",
-        limit_concurrency=CONNECTIONS_MAX,
         timeout_graceful_shutdown=SHUTDOWN_S,
         timeout_keep_alive=75,
         server_header=False,

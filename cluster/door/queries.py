@@ -11,10 +11,11 @@ from vcp_cluster.cluster.door.documents import Document
 from vcp_cluster.cluster.door.ledger import LinkReader, ThreadView
 from vcp_cluster.cluster.door.problems import Problem, bad_request, not_found
 from vcp_cluster.ledger import money, schema, tasks
-from vcp_cluster.ledger.anchors import BACKENDS
+from vcp_cluster.ledger.anchor_settings import NOTARY
 from vcp_cluster.ledger.encoding import decode_stored
 from vcp_cluster.ledger.genesis import member_names
-from vcp_cluster.ledger.receipts import NotReady, build_receipt, format_receipt
+from vcp_cluster.ledger.receipt_builder import build_receipt
+from vcp_cluster.ledger.receipts import NotReady, format_receipt
 from vcp_cluster.ledger.records import (
     Anchor,
     BatchLeaf,
@@ -138,10 +139,10 @@ class Queries:
 
     async def _tasks(self, identities: list[bytes]) -> list[Document]:
         keys = [schema.HEAD, schema.SETTLEMENT, *(schema.TASK + item for item in identities)]
-        state = await self._state(*keys)
+        state = await self._state(*keys, *self._lane_keys())
         found = [(item, task) for item in identities if (task := state.get_task(item))]
         proofs = await self._proofs([task.proof for _, task in found if task.proof])
-        anchored = state.get_settlement().anchor_final
+        anchored = max(state.get_lane(name).final for name in self._backends)
         height = state.get_head().height
         return [
             documents.task(
@@ -187,7 +188,7 @@ class Queries:
                 "tasks": batches.count,
                 "total": str(batches.total),
             },
-            "batches": [documents.batch(data, _covering(anchors, data)) for _, data in rows],
+            "batches": [documents.batch(data, self._covering(anchors, data)) for _, data in rows],
         }
 
     async def batch(self, text: str) -> Document:
@@ -207,12 +208,30 @@ class Queries:
                     {"task": leaf.task.hex(), "node": leaf.node.hex(), "amount": str(leaf.amount)}
                 )
             start = rows[-1][0] + b"\x00"
-        document = documents.batch(data, _covering(await self._anchors(), data))
+        document = documents.batch(data, self._covering(await self._anchors(), data))
         return {"schema": "vcp/batch/v1", **document, "tasks": leaves}
 
-    async def _anchors(self) -> list[Anchor]:
-        rows = await self._reader.scan(schema.ANCHOR)
-        return [decode_stored(Anchor, value) for _, value in rows]
+    @property
+    def _backends(self) -> tuple[str, ...]:
+        """Names of this cluster's anchors, the notary first."""
+        return tuple(sorted(self._reader.genesis.anchors.backends, key=lambda one: one != NOTARY))
+
+    def _lane_keys(self) -> list[bytes]:
+        return [schema.lane_key(name) for name in self._backends]
+
+    async def _anchors(self) -> list[list[Anchor]]:
+        """The newest anchors of each backend, in the order of their sizes."""
+        found = []
+        for name in self._backends:
+            rows = await self._reader.scan(schema.anchor_prefix(name), limit=LIST_MAX, reverse=True)
+            found.append([decode_stored(Anchor, value) for _, value in reversed(rows)])
+        return found
+
+    def _covering(self, anchors: list[list[Anchor]], header: bytes) -> list[Anchor]:
+        """Each backend's first anchor that covers a batch."""
+        batch = BatchHeader.decode(header).batch
+        found = (next((one for one in group if one.size >= batch), None) for group in anchors)
+        return [one for one in found if one is not None]
 
     async def receipt(self, text: str) -> str:
         """The settlement receipt of a task."""
@@ -263,12 +282,15 @@ class Queries:
         task_keys = {s: schema.count_key(CountKind.TASK, s) for s in TaskStatus}
         node_keys = {c: schema.count_key(CountKind.NODE, c) for c in NodeClass}
         keys = [schema.HEAD, schema.SUPPLY, schema.SETTLEMENT]
-        state = await self._state(*keys, *task_keys.values(), *node_keys.values())
+        state = await self._state(
+            *keys, *task_keys.values(), *node_keys.values(), *self._lane_keys()
+        )
         batches = state.get_settlement()
         counts = {s: state.get_count(CountKind.TASK, s) for s in TaskStatus}
         counts[TaskStatus.SETTLED] = counts[TaskStatus.ACCEPTED] - batches.count
         counts[TaskStatus.ACCEPTED] = batches.count
         head = state.get_head()
+        anchors = [documents.lane(name, state.get_lane(name)) for name in self._backends]
         return {
             "height": head.height,
             "time": documents.format_time(head.time_ms),
@@ -283,12 +305,8 @@ class Queries:
                 "tasks": batches.count,
                 "sealed": batches.headers,
             },
-            "anchor": {
-                "backend": "notary",
-                "label": BACKENDS["notary"].label,
-                "final": batches.anchor_final,
-                "pending": batches.anchor_pending or None,
-            },
+            "anchor": anchors[0],
+            "anchors": anchors,
             "awaiting": await self._awaiting(),
         }
 
@@ -303,9 +321,3 @@ class Queries:
                 document = documents.proof(identity, proof, self._reader.genesis)
                 found.append({"proof": document["id"], "members": document["missing"]})
         return found
-
-
-def _covering(anchors: list[Anchor], header: bytes) -> Anchor | None:
-    """The first anchor that covers a batch."""
-    batch = BatchHeader.decode(header).batch
-    return next((anchor for anchor in anchors if anchor.size >= batch), None)

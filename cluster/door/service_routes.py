@@ -9,21 +9,16 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from vcp_cluster.cluster.anchors.notary import CosignRefused, NotaryKeeper
+from vcp_cluster.cluster.clock import wall_ms
 from vcp_cluster.cluster.door.app import (
     decode_json,
     guarded_route,
-    json_response,
     read_body,
     read_json,
 )
 from vcp_cluster.cluster.door.blobs import BlobService
-from vcp_cluster.cluster.door.peers import (
-    ACCOUNT_HEADER,
-    check_request,
-    read_credentials,
-    wall_ms,
-)
-from vcp_cluster.cluster.door.problems import Problem, bad_request, not_found
+from vcp_cluster.cluster.door.peers import ACCOUNT_HEADER, check_request, read_credentials
+from vcp_cluster.cluster.door.problems import Problem, bad_request, json_response, not_found
 from vcp_cluster.cluster.door.sessions import PROBE_BYTES, Sessions
 from vcp_cluster.cluster.door.submission import FORWARDED_HEADER
 from vcp_cluster.ledger.genesis import Genesis
@@ -108,12 +103,16 @@ class ServiceApi:
     async def receive_blob(self, request: Request) -> Response:
         """Another member pushes a blob."""
         blob = read_identity(request)
-        data = await self._read_signed(request, self._blob_bytes_max)
+        # The path names the content: who is no member is refused before the body is read.
+        self._check_member(request, blob)
+        data = await read_body(request, self._blob_bytes_max)
         return json_response(await self._blobs.receive(blob, data))
 
     async def cosign(self, request: Request) -> Response:
         """Another member, which leads, asks for cosignatures of the pending anchor."""
-        match decode_json(await self._read_signed(request, COSIGN_BYTES_MAX)):
+        body = await read_body(request, COSIGN_BYTES_MAX)
+        self._check_member(request, hash_content(body))
+        match decode_json(body):
             case {"size": int(size)} if 0 < size < 2**32:
                 try:
                     batch, transaction = await self._notary.cosign(size)
@@ -123,18 +122,16 @@ class ServiceApi:
                 raise bad_request('the body is {"size": number}')
         return json_response({"batch": batch, "transaction": transaction})
 
-    async def _read_signed(self, request: Request, bytes_max: int) -> bytes:
-        """The body of a request that a member signed; raise `Problem` 401."""
-        body = await read_body(request, bytes_max)
+    def _check_member(self, request: Request, body_hash: bytes) -> None:
+        """Raise `Problem` 401 unless a member signed a request with this body."""
         check_request(
             request.headers,
             genesis=self._genesis,
             method=request.method,
             path=request.url.path,
-            body=body,
+            body_hash=body_hash,
             now_ms=wall_ms(),
         )
-        return body
 
 
 def read_identity(request: Request) -> bytes:

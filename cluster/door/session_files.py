@@ -15,7 +15,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from vcp_cluster.ledger.commitments import SignedTelemetry
-from vcp_cluster.ledger.encoding import Malformed, Record, Unsigned, decode, encode
+from vcp_cluster.ledger.encoding import Malformed, Record, Unsigned, decode, encode, prepare
 
 RECORD_BYTES_MAX = 1_024
 _TEMPORARY = ".new"
@@ -76,3 +76,6 @@ class SessionFiles:
 
     def _file(self, node: bytes) -> Path:
         return self._path / node.hex()
+
+
+prepare(SessionRecord)

@@ -24,10 +24,11 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from vcp_cluster.cluster.clock import wall_ms
 from vcp_cluster.cluster.door.assignments import AssignmentWatch, NodeView, read_node
 from vcp_cluster.cluster.door.context import Ledger
 from vcp_cluster.cluster.door.documents import format_time
-from vcp_cluster.cluster.door.peers import check_time, unauthorised, wall_ms
+from vcp_cluster.cluster.door.peers import check_time, unauthorised
 from vcp_cluster.cluster.door.problems import Problem, bad_request, not_found
 from vcp_cluster.cluster.door.reports import Reporter, is_report_due
 from vcp_cluster.cluster.door.session_files import SessionFiles, SessionRecord
@@ -44,6 +45,8 @@ from vcp_cluster.ledger.records import Node
 SESSIONS_MAX = 100_000
 SILENCE_S = 10.0
 SILENCE_CHECK_S = 1.0
+CHECK_LATE_S = 3.0
+"""A check of silence that comes later than this after the last one says that we stood still."""
 # Well below the silence, so that a worker which waits for its answer is not taken for silent.
 WAIT_MS_MAX = 5_000
 PROBE_BYTES = 256 * 1024
@@ -99,6 +102,8 @@ class Sessions:
             OrderedDict()
         )  # who was silent longest, first
         self._files = None if path is None else SessionFiles(path)
+        self._checked_s = clock()
+        self._deaf_until_s = clock() - SILENCE_S
         self.reporter = Reporter(ledger, self._on_entered)
         self.watch = AssignmentWatch(ledger)
 
@@ -170,8 +175,18 @@ class Sessions:
         }
 
     def report_silent(self) -> None:
-        """End the sessions of workers silent for `SILENCE_S`, and tell the ledger of those."""
-        limit = self._clock() - SILENCE_S
+        """End the sessions of workers silent for `SILENCE_S`, and tell the ledger of those.
+
+        While this process itself stood still (it was stopped, starved, or its machine slept) it
+        heard nobody: then everyone has `SILENCE_S` again.
+        """
+        now_s = self._clock()
+        if now_s - self._checked_s > CHECK_LATE_S:
+            self._deaf_until_s = now_s
+        self._checked_s = now_s
+        limit = now_s - SILENCE_S
+        if limit < self._deaf_until_s:
+            return
         while self._sessions:
             node, session = next(iter(self._sessions.items()))
             if session.seen_s > limit:

@@ -7,6 +7,8 @@ on where the last one stopped, and a step done twice is refused by the ledger.
     sealed headers that are not anchored, none pending   -> AnchorIntent
     PENDING: a majority cosigned                         -> AnchorObserved
     OBSERVED                                             -> AnchorFinal
+
+The anchor that it drives is the notary's. Others have services of their own in `cluster/anchors/`.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from vcp_cluster.cluster.door.peers import PeerError, Peers
 from vcp_cluster.cluster.door.problems import Problem
 from vcp_cluster.cluster.errors import InvalidTransaction, VcpError
 from vcp_cluster.ledger import schema
+from vcp_cluster.ledger.anchor_settings import NOTARY
 from vcp_cluster.ledger.anchors import compute_payload
 from vcp_cluster.ledger.anchors.notary import NotaryEvidence, compute_raw
 from vcp_cluster.ledger.codes import Code
@@ -41,10 +44,9 @@ from vcp_cluster.ledger.notes import (
     match_cosignatures,
 )
 from vcp_cluster.ledger.operations import AnchorFinal, AnchorIntent, AnchorObserved, SealBatch
-from vcp_cluster.ledger.records import Anchor, AnchorStatus, Settlement
+from vcp_cluster.ledger.records import Anchor, AnchorLane, AnchorStatus, Settlement
 from vcp_cluster.ledger.state import Overlay, State
 
-BACKEND = "notary"
 STEP_GAP_S = 0.1
 IDLE_WAIT_S = 1.0
 RETRY_PAUSE_S = 1.0
@@ -99,10 +101,13 @@ class Settler:
         if self._is_seal_due(settlement):
             await self._ledger.submit([SealBatch(settlement.batch)])
             return True
-        if settlement.anchor_pending:
-            await self._drive_anchor(settlement.anchor_pending)
+        lane = await self._read_lane()
+        if lane is None or lane.halt:
+            return False
+        if lane.pending:
+            await self._drive_anchor(lane.pending)
             return True
-        if settlement.headers > settlement.anchor_final:
+        if settlement.headers > lane.final:
             return await self._intend(settlement.headers)
         return False
 
@@ -144,6 +149,11 @@ class Settler:
         assert data is not None, "the settlement is written at height 0"
         return decode_stored(Settlement, data)
 
+    async def _read_lane(self) -> AnchorLane | None:
+        """The notary's lane; None in a cluster without a notary."""
+        (data,) = await self._ledger.get(schema.lane_key(NOTARY))
+        return None if data is None else decode_stored(AnchorLane, data)
+
     async def _intend(self, size: int) -> bool:
         """Announce the anchor of the batch log at `size`; False when it has grown meanwhile."""
         keys = (schema.SETTLEMENT, schema.HEADER + schema.u64(size))
@@ -151,20 +161,20 @@ class Settler:
         state = State(Overlay(ReadSet(values)), self._ledger.genesis)
         if state.get_settlement().headers != size:
             return False
-        intent = AnchorIntent(BACKEND, size, compute_payload(state), compute_raw(state))
+        intent = AnchorIntent(NOTARY, size, compute_payload(state), compute_raw(state))
         await self._ledger.submit([intent])
         return True
 
     async def _drive_anchor(self, size: int) -> None:
-        (data,) = await self._ledger.get(schema.ANCHOR + schema.u64(size))
+        (data,) = await self._ledger.get(schema.anchor_key(NOTARY, size))
         assert data is not None, "a pending anchor is stored"
         anchor = decode_stored(Anchor, data)
         if anchor.status == AnchorStatus.OBSERVED:
-            await self._ledger.submit([AnchorFinal(size)])
+            await self._ledger.submit([AnchorFinal(NOTARY, size, b"", b"")])
             return
         checkpoints = parse_checkpoints(self._ledger.genesis, anchor)
         evidence = await self._collect(size, checkpoints)
-        await self._ledger.submit([AnchorObserved(size, encode(evidence))])
+        await self._ledger.submit([AnchorObserved(NOTARY, size, encode(evidence), b"")])
 
     async def _collect(
         self, size: int, checkpoints: tuple[Checkpoint, Checkpoint]

@@ -6,10 +6,12 @@ import asyncio
 from typing import Any
 
 import httpx2
+import msgspec
 
 from vcp_cluster.cluster.addresses import http_url
 from vcp_cluster.cluster.door import documents
 from vcp_cluster.cluster.door.documents import Document
+from vcp_cluster.cluster.door.exchange import AnswerTooLarge, exchange
 from vcp_cluster.cluster.door.queries import Queries
 from vcp_cluster.cluster.link import RaftLink
 from vcp_cluster.ledger.genesis import Genesis, Member, compute_chain_id
@@ -90,14 +92,21 @@ class Status:
             "term": None,
         }
         try:
-            answer = await self._peers.get(
-                f"{http_url(member.address)}/v1/member/status", timeout=PEER_TIMEOUT_S
+            status, body = await exchange(
+                self._peers,
+                "GET",
+                f"{http_url(member.address)}/v1/member/status",
+                timeout_s=PEER_TIMEOUT_S,
+                connect_s=PEER_TIMEOUT_S,
+                bytes_max=ANSWER_BYTES_MAX,
             )
-            if answer.status_code != 200 or len(answer.content) > ANSWER_BYTES_MAX:
+            if status != 200:
                 return silent
-            return {**silent, **_checked(answer.json(), member)}
-        except (httpx2.HTTPError, ValueError, KeyError, TypeError):
+            return {**silent, **_checked(msgspec.json.decode(body), member)}
+        except (httpx2.HTTPError, TimeoutError, AnswerTooLarge):
             return silent
+        except (msgspec.MsgspecError, ValueError, KeyError, TypeError, RecursionError):
+            return silent  # an answer, but not one that can be shown
 
 
 def _checked(document: Any, member: Member) -> Document:

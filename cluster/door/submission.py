@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from typing import Annotated
 
 import httpx2
 import msgspec
+from msgspec import Meta
 
 from vcp_cluster.cluster.addresses import http_url
-from vcp_cluster.cluster.door.admission import Admission
+from vcp_cluster.cluster.door.admission import Admission, NotCurrent
+from vcp_cluster.cluster.door.exchange import AnswerTooLarge, exchange
 from vcp_cluster.cluster.door.problems import Problem, no_leader, unavailable, unknown
 from vcp_cluster.cluster.link import Busy, LinkClosed, NotLeader, RaftLink, Refusal, Unknown
 from vcp_cluster.ledger.encoding import decode_stored
@@ -20,7 +23,9 @@ from vcp_cluster.ledger.transactions import TransactionReceipt
 FORWARDED_HEADER = "VCP-Forwarded"
 CONTENT_TYPE = "application/vnd.msgpack"
 RECEIPTS_BYTES_MAX = 1 << 20
+RETRY_AFTER_MS_MAX = 60_000
 _CONNECT_S = 1.0
+_REFUSALS = frozenset((400, 408, 413, 422, 429, 503, 504))
 
 
 class Submission:
@@ -55,7 +60,13 @@ class Submission:
     async def _submit_here(
         self, transactions: Sequence[bytes], wait_s: float
     ) -> list[TransactionReceipt]:
-        await self._admission.admit(transactions)
+        try:
+            await self._admission.admit(transactions)
+        except NotCurrent:
+            status = await self._link.status()
+            if status["role"] != "leader":
+                raise NotLeader("this member does not lead", status["leader"]) from None
+            raise
         try:
             receipts = await self._link.submit(transactions, wait_s)
         except Busy as error:
@@ -82,41 +93,61 @@ class Submission:
             raise no_leader()
         url = f"{http_url(self._addresses[leader])}/v1/member/transactions"
         try:
-            answer = await self._peers.post(
+            status, body = await exchange(
+                self._peers,
+                "POST",
                 url,
                 content=msgspec.msgpack.encode(list(transactions)),
                 params={"wait_ms": str(int(wait_s * 1000))},
                 headers={FORWARDED_HEADER: "1", "Content-Type": CONTENT_TYPE},
-                timeout=httpx2.Timeout(wait_s + 2, connect=_CONNECT_S),
+                timeout_s=wait_s + 2,
+                connect_s=_CONNECT_S,
+                bytes_max=RECEIPTS_BYTES_MAX,
             )
-        except (httpx2.ConnectError, httpx2.ConnectTimeout):
+        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout):
             raise no_leader() from None
-        except httpx2.HTTPError as error:
+        except (httpx2.HTTPError, TimeoutError, AnswerTooLarge) as error:
             raise unknown(f"sent to the leader {leader}, not confirmed: {error!r}") from None
-        if answer.status_code != 200:
-            raise _problem(answer)
+        if status != 200:
+            raise _read_problem(leader, status, body)
         try:
-            receipts = msgspec.msgpack.decode(answer.content, type=list[TransactionReceipt])
-        except msgspec.MsgspecError as error:
+            receipts = msgspec.msgpack.decode(body, type=list[TransactionReceipt])
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise unknown(f"the leader {leader} answered with garbage: {error}") from None
+        if len(receipts) != len(transactions):
+            raise unknown(f"the leader {leader} answered with {len(receipts)} receipts")
         self._leader = leader
         return receipts
 
 
-def _problem(answer: httpx2.Response) -> Problem:
-    """The leader's refusal, as our own answer."""
+class _ErrorBody(msgspec.Struct):
+    code: Annotated[str, Meta(max_length=64)]
+    message: Annotated[str, Meta(max_length=2_000)]
+    next: Annotated[str, Meta(max_length=2_000)]
+    retry_after_ms: Annotated[int, Meta(ge=0, le=RETRY_AFTER_MS_MAX)] | None
+    index: Annotated[int, Meta(ge=0)] | None
+
+
+class _ErrorDocument(msgspec.Struct):
+    error: _ErrorBody
+
+
+def _read_problem(leader: str, status: int, body: bytes) -> Problem:
+    """The leader's refusal as our own answer; `unknown` when it is not one that we would give."""
     try:
-        error = answer.json()["error"]
-        return Problem(
-            answer.status_code,
-            str(error["code"]),
-            str(error["message"]),
-            next_step=str(error["next"]),
-            retry_after_ms=error["retry_after_ms"],
-            index=error["index"],
-        )
-    except (ValueError, KeyError, TypeError):
-        return unknown(f"the leader answered {answer.status_code} without a reason")
+        error = msgspec.json.decode(body, type=_ErrorDocument).error
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        error = None
+    if error is None or status not in _REFUSALS:
+        return unknown(f"the leader {leader} answered {status} without a reason")
+    return Problem(
+        status,
+        error.code,
+        error.message,
+        next_step=error.next,
+        retry_after_ms=error.retry_after_ms,
+        index=error.index,
+    )
 
 
 async def submit_until(

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 from typing import Protocol
 
@@ -28,7 +29,7 @@ from vcp_cluster.cluster.execution import (
     compute_binding,
     execute,
 )
-from vcp_cluster.executor import PROFILE_ID
+from vcp_cluster.executor import PROFILE_ID, Failure
 from vcp_cluster.ledger import schema
 from vcp_cluster.ledger.codes import Code
 from vcp_cluster.ledger.commitments import (
@@ -53,10 +54,17 @@ RETRY_PAUSE_S = 0.5
 # A blob may still be on its way from another member, but an audit must not wait for ever.
 BLOB_WAIT_S = 10.0
 EXECUTIONS_MAX = 2
+# What the fastest worker does within the cluster's limit, a member this much slower still does.
+VERIFY_TIME_FACTOR = 2
+TIME_MS_MAX = 600_000  # the executor takes no more
 DETAIL_CHARACTERS_MAX = 200
+# Some of the audits are run on the engine's other back end as well, which is many times slower.
+CROSS_CHECK_ONE_IN = 16
+CROSS_CHECK_GAS_MAX = 50_000_000
 
 _replace = msgspec.structs.replace
 _RESULT_FIELDS = ("status", "trap", "gas", "output_hash", "output_length", "execution_root")
+_ENGINE_FIELDS = ("status", "trap", "gas", "output", "waypoints", "execution_root", "trace_root")
 _NOT_WANTED = (Code.VERDICT_EXISTS, Code.PROOF_NOT_IN_AUDIT)
 
 logger = logging.getLogger(__name__)
@@ -90,7 +98,8 @@ class Verifier:
     """Verifies what the ledger asks of this member, at most `concurrency` runs at a time.
 
     A proof is run once while it is open: what came out is remembered until the ledger has the
-    verdict, or needs none.
+    verdict, or needs none. One in `CROSS_CHECK_ONE_IN` short runs is repeated by `cross_execute`, on
+    another back end: if the two differ, the engine is at fault and nobody is judged by it.
     """
 
     def __init__(
@@ -100,6 +109,7 @@ class Verifier:
         *,
         concurrency: int = 1,
         execute: Execute = execute,
+        cross_execute: Execute = partial(execute, backend="pulley"),  # noqa: B008
         profile_id: bytes = PROFILE_ID,
         clock: Callable[[], float] = monotonic,
     ) -> None:
@@ -107,6 +117,7 @@ class Verifier:
         self._blobs = blobs
         self._concurrency = concurrency
         self._execute = execute
+        self._cross_execute = cross_execute
         self._profile_id = profile_id
         self._clock = clock
         self._waiting: dict[bytes, None] = {}  # in the order in which they were seen
@@ -231,6 +242,12 @@ class Verifier:
             return self._refused(identity, commitment, error)
         except ExecutionFailure as error:
             return self._unable(identity, str(error))
+        if identity[0] % CROSS_CHECK_ONE_IN == 0 and execution.gas < CROSS_CHECK_GAS_MAX:
+            differing = await self._cross_check(module, input_, task, commitment, execution)
+            if differing:
+                alarm = f"engine alarm: the back ends differ in {', '.join(differing)}"
+                logger.error("%s (task %s)", alarm, commitment.task.hex())
+                return self._unable(identity, alarm)
         return self._compare(identity, commitment, execution)
 
     async def _fetch(self, blob: bytes) -> bytes | None:
@@ -241,20 +258,28 @@ class Verifier:
                 return data
             await asyncio.sleep(RETRY_PAUSE_S)
 
+    async def _cross_check(
+        self, module: bytes, input_: bytes, task: Task, commitment: Commitment, first: Execution
+    ) -> list[str]:
+        """Run the task on the other back end; what differs from `first`, which must be nothing."""
+        spec, binding = _describe(task, commitment, run_ms_max=self._compute_run_ms(task))
+        try:
+            second = await asyncio.to_thread(
+                self._cross_execute, module, input_, spec, binding=binding, cancel=self._cancel
+            )
+        except ExecutionFailure as error:
+            # A slow host is no evidence against an engine.
+            logger.info("no cross-check of task %s: %s", commitment.task.hex(), error)
+            return []
+        except ModuleError as error:
+            return [error.code]
+        return [name for name in _ENGINE_FIELDS if getattr(first, name) != getattr(second, name)]
+
     async def _run(
         self, module: bytes, input_: bytes, task: Task, commitment: Commitment
     ) -> Execution:
         """Run the task as its worker must have; once more after a failure of this host."""
-        spec = TaskSpec(
-            entry_point=task.entry_point,
-            gas_limit=task.gas_limit,
-            memory_bytes_max=task.memory_bytes_max,
-            run_ms_max=task.run_ms_max,
-            output_bytes_max=task.output_bytes_max,
-        )
-        binding = compute_binding(
-            task=commitment.task, attempt=commitment.attempt, node=commitment.node
-        )
+        spec, binding = _describe(task, commitment, run_ms_max=self._compute_run_ms(task))
         for attempt in range(1, EXECUTIONS_MAX + 1):
             try:
                 return await asyncio.to_thread(
@@ -264,7 +289,23 @@ class Verifier:
                 if attempt == EXECUTIONS_MAX:
                     raise
                 logger.warning("run of task %s again: %s", commitment.task.hex(), error)
+            except (OSError, MemoryError) as error:
+                # This host is short of processes, files or memory: no reason for the door to end.
+                why = f"{type(error).__name__}: {error}"
+                if attempt == EXECUTIONS_MAX:
+                    raise ExecutionFailure(Failure.HOST_FAILURE, why) from None
+                logger.warning("run of task %s again: %s", commitment.task.hex(), why)
+                await asyncio.sleep(RETRY_PAUSE_S)
         raise AssertionError("the last attempt returns or raises")
+
+    def _compute_run_ms(self, task: Task) -> int:
+        """The wall time of a verifying run: not the task's, which is no part of the result.
+
+        A client could else choose it so that its worker just keeps it and the members do not: no
+        majority would have values to compare, and the client had its output for nothing.
+        """
+        most = VERIFY_TIME_FACTOR * self._ledger.genesis.parameters.run_ms_max
+        return max(task.run_ms_max, min(most, TIME_MS_MAX))
 
     def _unable(self, identity: bytes, why: str) -> Verdict:
         """A verdict that says why there are no values to compare."""
@@ -317,3 +358,18 @@ class Verifier:
         ]
         detail = f"differs: {', '.join(differing)}"
         return _replace(verdict, finding=int(Finding.DISAGREE), detail=detail)
+
+
+def _describe(task: Task, commitment: Commitment, *, run_ms_max: int) -> tuple[TaskSpec, bytes]:
+    """What a run of the task must be given, and the binding of the worker that committed to it."""
+    spec = TaskSpec(
+        entry_point=task.entry_point,
+        gas_limit=task.gas_limit,
+        memory_bytes_max=task.memory_bytes_max,
+        run_ms_max=run_ms_max,
+        output_bytes_max=task.output_bytes_max,
+    )
+    binding = compute_binding(
+        task=commitment.task, attempt=commitment.attempt, node=commitment.node
+    )
+    return spec, binding

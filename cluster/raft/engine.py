@@ -1,6 +1,7 @@
 """pysyncobj 0.3.17 as an engine: it elects and replicates, everything else is ours.
 
-The library's commands, callbacks, forwarding, membership changes and snapshots are not used. An
+The library's commands, callbacks, forwarding, membership changes, snapshots and connections are not
+used, and its way to load a pickle is closed (`forbid_pickle`). An
 entry is raw bytes behind the type byte 0; the leader appends it to its journal and sends it at
 once instead of at the next heartbeat, so that a commit takes two messages and no waiting.
 
@@ -15,18 +16,24 @@ import hashlib
 import logging
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import pysyncobj
 from pysyncobj import SyncObj, SyncObjConf, syncobj
 
+from vcp_cluster.cluster.errors import ConfigError
 from vcp_cluster.cluster.raft.guard import AppendGuard, Message
 from vcp_cluster.cluster.raft.journal import Journal
 from vcp_cluster.cluster.raft.machine import StateMachine
+from vcp_cluster.cluster.raft.transport.addresses import resolve
+from vcp_cluster.cluster.raft.transport.security import Credentials, Security
+from vcp_cluster.cluster.raft.transport.transport import MemberTransport
 
 AUDITED_VERSION: Final = "0.3.17"
 AUDITED_SHA256: Final = "e8bdf06797085d734df86e24ab4802fe87893dff77268565ec036f7ad4a1cfe4"
@@ -42,8 +49,6 @@ ELECTION_S_MIN = 0.6
 ELECTION_S_MAX = 1.2
 LEADER_FALLBACK_S = 1.5
 HEARTBEAT_S = 0.1
-RECONNECT_S = 0.3
-CONNECTION_SILENCE_S_MAX = 3.0
 
 CATCH_UP_ENTRIES = 64
 """A member with more to apply than this does not wait for messages."""
@@ -54,6 +59,7 @@ ENTRY_TYPE: Final = b"\x00"
 _NEVER = 1 << 62
 _ROLES = ("follower", "candidate", "leader")
 _ACCEPTED = frozenset(("append_entries", "next_node_idx", "request_vote", "response_vote"))
+_PICKLE_LOADERS = ("load", "loads")
 _METHODS = (
     "_SyncObj__doApplyCommand",
     "_SyncObj__onBecomeLeader",
@@ -64,6 +70,7 @@ _METHODS = (
     "_onTick",
 )
 _ATTRIBUTES = (
+    "_SyncObj__connectedNodes",
     "_SyncObj__raftLastApplied",
     "_SyncObj__raftLog",
     "_SyncObj__raftState",
@@ -110,6 +117,22 @@ def check_library() -> None:
         )
 
 
+def forbid_pickle() -> None:
+    """Make every function by which the library loads a pickle raise instead, in all its modules.
+
+    None of them is ever reached; should one be, the member stops before a byte is looked at.
+    """
+    for name, module in list(sys.modules.items()):
+        if name == "pysyncobj" or name.startswith("pysyncobj."):
+            for function in _PICKLE_LOADERS:
+                if callable(getattr(module, function, None)):
+                    setattr(module, function, _refuse_pickle)
+
+
+def _refuse_pickle(*_: object) -> None:
+    raise RuntimeError("a pickle was to be loaded")
+
+
 def check_address_free(address: str) -> None:
     """Raise `EngineError` when this machine cannot listen on `address` (HOST:PORT).
 
@@ -117,12 +140,12 @@ def check_address_free(address: str) -> None:
     """
     host, _, port = address.rpartition(":")
     try:
-        family, kind, _, _, target = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as probe:
+        family, target = resolve(address)
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(target)
             probe.listen(1)
-    except (OSError, ValueError, OverflowError) as error:
+    except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
             raise EngineError(
                 f"port {port} of {host} is in use. Next: stop what listens there "
@@ -147,7 +170,7 @@ class RaftEngine(SyncObj):  # type: ignore[misc]  # the library has no types
         *,
         address: str,
         peers: Sequence[str],
-        secret: bytes,
+        credentials: Credentials,
         journal: Journal,
         machine: StateMachine,
         on_applied: Callable[[int, bytes, list[bytes]], None],
@@ -155,10 +178,16 @@ class RaftEngine(SyncObj):  # type: ignore[misc]  # the library has no types
     ) -> None:
         """Listen on `address` and connect to `peers` (HOST:PORT each).
 
-        `secret` is shared by the members and encrypts their links. Raises `EngineError` when the
-        library is not the audited one or the address cannot be used.
+        `credentials` say who the members are and where this one's certificates lie. Raises
+        `EngineError` when the library is not the audited one, the address cannot be used, or peers
+        would refuse the certificate.
         """
         check_library()
+        forbid_pickle()
+        try:
+            security = Security(credentials)
+        except ConfigError as error:
+            raise EngineError(str(error)) from error
         check_address_free(address)
         self._journal = journal
         self._machine = machine
@@ -167,6 +196,7 @@ class RaftEngine(SyncObj):  # type: ignore[misc]  # the library has no types
         self._guard = AppendGuard(journal)
         self._peer_ids = frozenset(peers)
         self._sent = (0, 0)
+        self._votes: tuple[int, frozenset[str]] = (0, frozenset())
         self._held: list[tuple[Any, Message]] = []
         if machine.raft_index == 0:
             machine.skip(1)  # Every log begins with a no-op that the library takes as applied.
@@ -177,9 +207,6 @@ class RaftEngine(SyncObj):  # type: ignore[misc]  # the library has no types
                 list(peers),
                 conf=SyncObjConf(
                     autoTick=False,
-                    password=secret,
-                    bindAddress=address,
-                    maxBindRetries=1,
                     journalFile=journal,
                     appendEntriesUseBatch=True,
                     appendEntriesPeriod=HEARTBEAT_S,
@@ -187,16 +214,13 @@ class RaftEngine(SyncObj):  # type: ignore[misc]  # the library has no types
                     raftMinTimeout=ELECTION_S_MIN,
                     raftMaxTimeout=ELECTION_S_MAX,
                     leaderFallbackTimeout=LEADER_FALLBACK_S,
-                    connectionTimeout=CONNECTION_SILENCE_S_MAX,
-                    connectionRetryTime=RECONNECT_S,
-                    sendBufferSize=1 << 20,
-                    recvBufferSize=1 << 20,
                     commandsWaitLeader=False,
                     dynamicMembershipChange=False,
                     useFork=False,
                     logCompactionMinEntries=_NEVER,
                     logCompactionMinTime=_NEVER,
                 ),
+                transportClass=partial(MemberTransport, security=security),
             )
         except pysyncobj.SyncObjException as error:
             raise EngineError(
@@ -216,6 +240,17 @@ class RaftEngine(SyncObj):  # type: ignore[misc]  # the library has no types
     def is_leader(self) -> bool:
         """Whether this member leads, as far as it knows; another may lead a newer term."""
         return self.role == "leader"
+
+    @property
+    def is_current(self) -> bool:
+        """Whether this member leads and has applied an entry of its own term.
+
+        Only then does its state hold everything that was committed before its term began.
+        """
+        index = self._machine.raft_index
+        if not self.is_leader or not 0 < index <= self._journal.last_index:
+            return False
+        return bool(self._journal.entry(index)[2] == self.raftCurrentTerm)
 
     @property
     def leader_address(self) -> str | None:
@@ -284,10 +319,20 @@ class RaftEngine(SyncObj):  # type: ignore[misc]  # the library has no types
         with stop_on_failure("the tick"):
             self._on_tick_hook()
         news = (self._journal.last_index, int(self.raftCommitIndex))
-        if news != self._sent and self.is_leader:
+        has_room_again = self._SyncObj__transport.take_has_room_again()
+        if (news != self._sent or has_room_again) and self.is_leader:
             self._sent = news
             self._SyncObj__sendAppendEntries()
         self._journal.sync()
+
+    def _SyncObj__sendAppendEntries(self) -> None:
+        """The library's, for the peers that keep up: one with much unread gets no more for now."""
+        connected: Any = self._SyncObj__connectedNodes
+        self._SyncObj__connectedNodes: Any = _KeepingUp(self._SyncObj__transport)
+        try:
+            SyncObj._SyncObj__sendAppendEntries(self)
+        finally:
+            self._SyncObj__connectedNodes = connected
 
     def _SyncObj__doApplyCommand(self, command: bytes) -> None:
         """Apply one committed entry. Nothing but type 0 is ours; the library's no-ops are skipped,
@@ -305,13 +350,23 @@ class RaftEngine(SyncObj):  # type: ignore[misc]  # the library has no types
             self._on_applied(index, entry, self._machine.apply(index, entry))
 
     def _SyncObj__onMessageReceived(self, node: Any, message: Any) -> None:
-        """Let through the four messages of Raft from members, append_entries corrected."""
+        """Let through the four messages of Raft from members, append_entries corrected.
+
+        What an older term said is dropped, whatever it is. So is an acknowledgement of a term that
+        is not this one, or of entries that were never sent, and the second vote of a member.
+        """
         if node.id not in self._peer_ids or message["type"] not in _ACCEPTED:
             return
         term = int(self.raftCurrentTerm)
-        if message["type"] == "next_node_idx" and message["term"] != term:
-            return  # An acknowledgement of another leadership says nothing about this one.
-        if message["type"] != "append_entries" or message["term"] < term:
+        if message["term"] < term:
+            return
+        if message["type"] == "next_node_idx" and (
+            message["term"] != term or message["next_node_idx"] > self._journal.last_index + 1
+        ):
+            return
+        if message["type"] == "response_vote" and not self._is_first_vote(node.id, term):
+            return
+        if message["type"] != "append_entries":
             SyncObj._SyncObj__onMessageReceived(self, node, message)
             return
         decision = self._guard.check(
@@ -325,6 +380,14 @@ class RaftEngine(SyncObj):  # type: ignore[misc]  # the library has no types
                 nextNodeIdx=decision.answer.next_index,
                 success=decision.answer.success,
             )
+
+    def _is_first_vote(self, node_id: str, term: int) -> bool:
+        """Note a vote; the library would count one that comes twice as two."""
+        voted_term, voters = self._votes
+        if voted_term != term:
+            voters = frozenset()
+        self._votes = (term, voters | {node_id})
+        return node_id not in voters
 
     def _SyncObj__sendNextNodeIdx(
         self, node: Any, reset: bool = False, nextNodeIdx: int | None = None, success: bool = False
@@ -346,3 +409,13 @@ def _is_covered(node: Any, message: Message, following: tuple[Any, Message] | No
         return False
     is_agreement = message["success"] and following[1]["success"]
     return bool(is_agreement and following[1]["next_node_idx"] >= message["next_node_idx"])
+
+
+class _KeepingUp:
+    """In the place of the library's set of connected nodes while it sends entries."""
+
+    def __init__(self, transport: MemberTransport) -> None:
+        self._transport = transport
+
+    def __contains__(self, node: object) -> bool:
+        return not self._transport.is_full(node)

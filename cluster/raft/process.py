@@ -19,6 +19,7 @@ from vcp_cluster.cluster.raft.machine import StateMachine
 from vcp_cluster.cluster.raft.rebuild import apply_committed
 from vcp_cluster.cluster.raft.server import SocketError
 from vcp_cluster.cluster.raft.service import RaftService
+from vcp_cluster.cluster.raft.transport.security import Credentials
 
 TICK_S = 0.05
 """Longest wait for messages; timers are looked at this often. Messages end the wait."""
@@ -44,7 +45,7 @@ def run_raft_process(
     name: str,
     address: str,
     peers: Mapping[str, str],
-    secret: bytes,
+    credentials: Credentials,
     journal_path: Path,
     socket_path: Path,
     machine: StateMachine,
@@ -54,10 +55,9 @@ def run_raft_process(
 ) -> int:
     """Run member `name` at `address` (HOST:PORT) until SIGTERM, SIGINT or the method `stop`.
 
-    `peers` maps member names to addresses; the member itself may be among them. `secret` is what
-    the members share. `journal_path` is a directory. `clock_ms` stamps entries. `files` is the
-    system's own; others are for tests, which let it fail. The machine is closed at the end in any
-    case.
+    `peers` maps member names to addresses; the member itself may be among them. `credentials` say
+    who they are. `journal_path` is a directory. `clock_ms` stamps entries. `files` is the system's
+    own; others are for tests, which let it fail. The machine is closed at the end in any case.
 
     Returns the exit code: 0 after an orderly stop, 1 when the member cannot start (the reason is
     logged as an error). A defect, or a disk that fails or does not answer for `disk_stall_s`
@@ -85,7 +85,7 @@ def run_raft_process(
             name=name,
             address=address,
             peers={other: peer for other, peer in peers.items() if other != name},
-            secret=secret,
+            credentials=credentials,
             journal=journal,
             socket_path=socket_path,
             machine=machine,

@@ -17,6 +17,7 @@ from vcp_cluster.cluster.raft.journal import Journal
 from vcp_cluster.cluster.raft.machine import StateMachine
 from vcp_cluster.cluster.raft.pending import Outcome, Pending, Refused, not_leader
 from vcp_cluster.cluster.raft.server import Connection, SocketServer
+from vcp_cluster.cluster.raft.transport.security import Credentials
 
 ENTRIES_IN_FLIGHT_MAX = 4
 """Entries of a leader on their way; transactions beyond wait and travel together."""
@@ -44,7 +45,7 @@ class RaftService:
         name: str,
         address: str,
         peers: Mapping[str, str],
-        secret: bytes,
+        credentials: Credentials,
         journal: Journal,
         socket_path: Path,
         machine: StateMachine,
@@ -75,7 +76,7 @@ class RaftService:
         self._engine = RaftEngine(
             address=address,
             peers=list(self._peers.values()),
-            secret=secret,
+            credentials=credentials,
             journal=journal,
             machine=machine,
             on_applied=self._note_applied,
@@ -171,6 +172,7 @@ class RaftService:
             **self._machine.status(),
             "name": self._name,
             "role": engine.role,
+            "is_current": engine.is_current,
             "leader": self._leader_name(),
             "term": int(engine.raftCurrentTerm),
             "raft_index": self._machine.raft_index,

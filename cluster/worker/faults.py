@@ -33,5 +33,5 @@ def apply_fault(fault: Fault, execution: Execution, *, binding: bytes) -> Execut
         trap=TrapClass.NONE,
         output=output,
         execution_root=root,
-        trace_root=compute_trace_root(root, binding),
+        trace_root=compute_trace_root(root, execution.trace.path_root, binding),
     )

@@ -41,6 +41,9 @@ PAUSE_S_MAX = 2.0
 BEAT_S_MIN = 0.05
 """At most one heartbeat in this time, should a member answer each at once."""
 
+BEHIND_S_MAX = 10.0
+"""How long a member's list is left aside because another member was further on."""
+
 Attempt = tuple[str, int]
 
 
@@ -157,6 +160,7 @@ class _Worker:
         self._tell = tell
         self._fault = fault
         self._height = 0
+        self._behind_since_s: float | None = None
         self._active: dict[Attempt, _Active] = {}
         self._seen: OrderedDict[Attempt, None] = OrderedDict()
         # Told to the member, which answers at once when the ledger's list is another one. A task
@@ -196,8 +200,8 @@ class _Worker:
         """Start what is new and cancel what is not ours any more."""
         for attempt in [key for key, run in self._active.items() if run.future.done()]:
             del self._active[attempt]
-        if answer.height < self._height:
-            return  # a member that is behind: its list is older than what we know
+        if self._is_behind(answer.height):
+            return  # its list is older than what we know
         self._height = answer.height
         listed = {(item.task, item.attempt): item for item in answer.assignments}
         for attempt, active in self._active.items():
@@ -207,6 +211,20 @@ class _Worker:
             if attempt not in self._seen:
                 self._start(attempt, assignment, pool)
         self._listed = {task for task, _ in listed}
+
+    def _is_behind(self, height: int) -> bool:
+        """Whether a member is behind what another one told us.
+
+        Not for ever: one member that claims a height which nobody reaches would else make this
+        worker deaf to all the others.
+        """
+        now_s = time.monotonic()
+        if height >= self._height:
+            self._behind_since_s = None
+            return False
+        if self._behind_since_s is None:
+            self._behind_since_s = now_s
+        return now_s - self._behind_since_s < BEHIND_S_MAX
 
     def _start(
         self, attempt: Attempt, assignment: AssignmentBody, pool: ThreadPoolExecutor

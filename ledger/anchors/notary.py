@@ -12,6 +12,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from vcp_cluster.ledger import schema
+from vcp_cluster.ledger.codes import Code
 from vcp_cluster.ledger.encoding import Malformed, Record, decode
 from vcp_cluster.ledger.genesis import Genesis, compute_chain_id, majority
 from vcp_cluster.ledger.merkle import RFC9162, Frontier
@@ -87,20 +88,43 @@ def check_note(genesis: Genesis, note: bytes) -> tuple[Checkpoint, list[str]]:
 
 
 class Notary:
-    """`AnchorBackend` of the embedded default."""
+    """`AnchorBackend` of the embedded default. Its word does not depend on the one before."""
 
     label = "operators only, not Bitcoin"
+    is_leased = False
 
-    def is_intent(self, state: State, raw: bytes) -> bool:
+    def network(self, genesis: Genesis) -> bytes:
+        """The cluster itself."""
+        return compute_chain_id(genesis)
+
+    def check_variant(
+        self, state: State, previous: Anchor | None, payload: bytes, raw: bytes
+    ) -> Code:
         """Whether `raw` is the two checkpoints of this moment."""
-        return state.get_settlement().headers > 0 and raw == compute_raw(state)
+        if state.get_settlement().headers == 0 or raw != compute_raw(state):
+            return Code.ANCHOR_INTENT_MISMATCH
+        return Code.OK
 
-    def is_evidence(self, genesis: Genesis, anchor: Anchor, evidence: bytes) -> bool:
-        """Whether a majority of members cosigned both checkpoints of the intent."""
+    def check_bump(self, state: State, previous: Anchor | None, anchor: Anchor, raw: bytes) -> Code:
+        """Nothing can be paid for more speed."""
+        return Code.ANCHOR_FEE_INVALID
+
+    def is_seated(self, genesis: Genesis, previous: Anchor | None, anchor: Anchor) -> bool:
+        """It can always be cosigned."""
+        return True
+
+    def find_variant(
+        self, genesis: Genesis, previous: Anchor | None, anchor: Anchor, evidence: bytes
+    ) -> int | None:
+        """The one variant, if a majority of members cosigned both checkpoints of the intent."""
         try:
             notes = decode(NotaryEvidence, evidence)
             batch, _ = check_note(genesis, notes.batch_note)
             transaction, _ = check_note(genesis, notes.transaction_note)
         except (Malformed, NoteError):
-            return False
-        return batch.body() + transaction.body() == anchor.raw
+            return None
+        return 0 if batch.body() + transaction.body() == anchor.raws[0] else None
+
+    def is_final(self, genesis: Genesis, anchor: Anchor, finality: bytes) -> bool:
+        """A cosignature is not taken back."""
+        return finality == b""

@@ -6,7 +6,16 @@ proofs and verdicts, 40 to 49 settlement and anchors.
 
 from __future__ import annotations
 
-from vcp_cluster.ledger.operations.anchors import AnchorFinal, AnchorIntent, AnchorObserved
+from vcp_cluster.ledger.operations.anchors import (
+    AnchorBump,
+    AnchorFinal,
+    AnchorHalt,
+    AnchorIntent,
+    AnchorLease,
+    AnchorObserved,
+    AnchorReseat,
+    AnchorRetract,
+)
 from vcp_cluster.ledger.operations.base import Context, Operation
 from vcp_cluster.ledger.operations.money import Mint, Stake, Transfer, Unstake
 from vcp_cluster.ledger.operations.nodes import NodeReport, RegisterNode
@@ -30,12 +39,22 @@ AnyOperation = (
     | AnchorIntent
     | AnchorObserved
     | AnchorFinal
+    | AnchorLease
+    | AnchorBump
+    | AnchorReseat
+    | AnchorRetract
+    | AnchorHalt
 )
 
 __all__ = [
+    "AnchorBump",
     "AnchorFinal",
+    "AnchorHalt",
     "AnchorIntent",
+    "AnchorLease",
     "AnchorObserved",
+    "AnchorReseat",
+    "AnchorRetract",
     "AnyOperation",
     "CancelTask",
     "Context",

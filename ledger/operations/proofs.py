@@ -34,6 +34,7 @@ from vcp_cluster.ledger.records import (
 )
 
 _replace = msgspec.structs.replace
+_CLIENTS_FAULT = (FailureKind.MODULE_REFUSED, FailureKind.BLOB_UNAVAILABLE)
 
 
 def _check_assignment(context: Context, task: Task | None, attempt: int) -> Code:
@@ -159,13 +160,22 @@ class ReportFailure(Operation, tag=31, frozen=True):
         return _check_assignment(context, context.state.get_task(self.task), self.attempt)
 
     def effect(self, context: Context) -> None:
-        """A small cost in reputation, and the next attempt."""
+        """The next attempt; a small cost in reputation unless the client is to blame.
+
+        A module that no executor takes, or blobs that nobody has any more, are the client's doing:
+        if they cost reputation, a client could ruin a node with tasks made to fail.
+        """
         task = context.state.get_task(self.task)
         assert task is not None, "checked"
         kind = FailureKind(self.failure).name.lower()
         detail = f"{kind}: {self.detail}"[:200]
         task = tasks.end_assignment(
-            context.state, self.task, task, AssignmentOutcome.FAILED, detail=detail
+            context.state,
+            self.task,
+            task,
+            AssignmentOutcome.FAILED,
+            detail=detail,
+            is_nodes_fault=self.failure not in _CLIENTS_FAULT,
         )
         tasks.reopen(context.state, self.task, task, head=context.head)
 

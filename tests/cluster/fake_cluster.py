@@ -22,6 +22,7 @@ from vcp_cluster.cluster.door.assignments import NodeView
 from vcp_cluster.cluster.execution import TaskSpec, compute_binding, execute
 from vcp_cluster.executor import PROFILE_ID
 from vcp_cluster.ledger import money, schema, tasks
+from vcp_cluster.ledger.anchor_settings import default_anchors
 from vcp_cluster.ledger.codes import Code
 from vcp_cluster.ledger.commitments import (
     Finding,
@@ -83,6 +84,7 @@ def make_genesis(change: Callable[[Parameters], Parameters] = lambda same: same)
             Member(name, f"{name}:7100", public_key(seed)) for name, seed in MEMBER_SEEDS.items()
         ),
         parameters=change(default_parameters((PROFILE_ID,))),
+        anchors=default_anchors(),
         allocations=(Allocation(public_key(CLIENT_SEED), ALLOCATION),),
     )
 

@@ -15,6 +15,7 @@ import msgspec
 
 from vcp_cluster.cluster.errors import InvalidTransaction
 from vcp_cluster.ledger import schema
+from vcp_cluster.ledger.anchor_settings import NOTARY, AnchorSettings, default_anchors
 from vcp_cluster.ledger.anchors.notary import NotaryEvidence
 from vcp_cluster.ledger.codes import Code
 from vcp_cluster.ledger.commitments import (
@@ -51,7 +52,15 @@ from vcp_cluster.ledger.operations import (
     SubmitTask,
     SubmitVerdict,
 )
-from vcp_cluster.ledger.records import Anchor, Node, Proof, ProofStatus, Settlement, Task
+from vcp_cluster.ledger.records import (
+    Anchor,
+    AnchorLane,
+    Node,
+    Proof,
+    ProofStatus,
+    Settlement,
+    Task,
+)
 from vcp_cluster.ledger.state import MemoryStore
 from vcp_cluster.ledger.tasks import compute_task_id
 from vcp_cluster.ledger.transactions import (
@@ -104,7 +113,9 @@ class Clock:
         return self.now_s
 
 
-def make_genesis(profile: bytes = PROFILE, **parameters: int) -> Genesis:
+def make_genesis(
+    profile: bytes = PROFILE, *, anchors: AnchorSettings | None = None, **parameters: int
+) -> Genesis:
     """Members a, b, c and a rich client; every proof is audited."""
     changed: Parameters = msgspec.structs.replace(
         default_parameters((profile,)), **{"audit_rate_min_bp": 10_000, **parameters}
@@ -119,6 +130,7 @@ def make_genesis(profile: bytes = PROFILE, **parameters: int) -> Genesis:
             for name, seed in MEMBER_SEEDS.items()
         ),
         parameters=changed,
+        anchors=anchors or default_anchors(),
         allocations=(Allocation(public_key(CLIENT_SEED), 10**12),),
     )
 
@@ -189,8 +201,11 @@ class FakeChain:
     def settlement(self) -> Settlement:
         return self._read(Settlement, schema.SETTLEMENT)
 
-    def anchor(self, size: int) -> Anchor:
-        return self._read(Anchor, schema.ANCHOR + schema.u64(size))
+    def lane(self, backend: str = NOTARY) -> AnchorLane:
+        return self._read(AnchorLane, schema.lane_key(backend))
+
+    def anchor(self, size: int, backend: str = NOTARY) -> Anchor:
+        return self._read(Anchor, schema.anchor_key(backend, size))
 
     def _read(self, kind: type[R], key: bytes) -> R:
         data = self.store.get(key)
@@ -391,7 +406,7 @@ class FakeLedger:
 
 def make_evidence(chain: FakeChain, size: int) -> NotaryEvidence:
     """Both checkpoints of an anchor, cosigned by all members."""
-    lines = chain.anchor(size).raw.split(b"\n")
+    lines = chain.anchor(size).raws[0].split(b"\n")
     bodies = (b"\n".join(lines[:3]) + b"\n", b"\n".join(lines[3:]))
     batch, transaction = (
         format_note(

@@ -11,12 +11,19 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
 from blake3 import blake3
 
+from vcp_cluster.cluster.certificate_files import make_tls
+from vcp_cluster.cluster.certificates import make_authority, to_pem, utc_now
+from vcp_cluster.cluster.config_files import replace_file
+from vcp_cluster.cluster.directory import AUTHORITY_FILE, TLS_FILE
 from vcp_cluster.cluster.link import LinkClosed, LinkError, RaftLink
+
+from .raft_toy import TOY_CHAIN_ID, toy_identity, toy_seed
 
 TOY = Path(__file__).with_name("raft_toy.py")
 PATIENCE_S = 15.0
@@ -46,15 +53,36 @@ class Cluster:
         self.root = root
         self.members = dict(zip(names, free_addresses(len(names)), strict=True))
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.is_pickle_poisoned = False
+        self.authority = make_authority(TOY_CHAIN_ID, bytes(32), now=utc_now())
 
     def start(self, *names: str) -> None:
         for name in names or self.members:
-            (self.root / name).mkdir(mode=0o700, exist_ok=True)
-            config = {"name": name, "directory": str(self.root / name), "members": self.members}
+            self.certify(name)
+            config = {
+                "name": name,
+                "root": str(self.root),
+                "members": self.members,
+                "is_pickle_poisoned": self.is_pickle_poisoned,
+            }
             with (self.root / f"{name}.log").open("ab") as log:
                 self.processes[name] = subprocess.Popen(
                     [sys.executable, str(TOY), json.dumps(config)], stderr=log
                 )
+
+    def certify(self, name: str) -> None:
+        """Give a member its certificates, unless it has some for its address."""
+        directory = self.root / name
+        directory.mkdir(mode=0o700, exist_ok=True)
+        if not (directory / TLS_FILE).exists():
+            replace_file(directory / TLS_FILE, self.tls_file(name), 0o600)
+            authority = to_pem(self.authority.certificate)
+            replace_file(directory / AUTHORITY_FILE, authority, 0o644)
+
+    def tls_file(self, name: str, *, now: datetime | None = None, days: int = 365) -> bytes:
+        """A new key and certificate for a member."""
+        identity = toy_identity(name, self.members[name])
+        return make_tls(self.authority, identity, toy_seed(name), now=now or utc_now(), days=days)
 
     def kill(self, *names: str) -> None:
         """kill -9, all of them before the first is waited for."""

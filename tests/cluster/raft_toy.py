@@ -1,6 +1,6 @@
 """A member process with a state simple enough to judge: which transactions were applied, how often.
 
-Run as `python raft_toy.py '{"name": …, "directory": …, "members": {name: address}}'`.
+Run as `python raft_toy.py '{"name": …, "root": …, "members": {name: address}}'`.
 
 A transaction `due:MS` asks for an entry at that time, `keep:X…` is kept whole under the
 prefix `keep:X`, `poison` makes `apply` raise.
@@ -8,9 +8,12 @@ prefix `keep:X`, `poison` makes `apply` raise.
 
 from __future__ import annotations
 
+import _pickle
 import ctypes
 import json
 import logging
+import os
+import pickle  # noqa: TID251  # to poison it
 import signal
 import struct
 import sys
@@ -21,11 +24,16 @@ from typing import Any
 import msgspec
 from blake3 import blake3
 
+from vcp_cluster.cluster.certificates import MemberIdentity
+from vcp_cluster.cluster.directory import AUTHORITY_FILE, TLS_FILE
 from vcp_cluster.cluster.raft.process import run_raft_process
+from vcp_cluster.cluster.raft.transport.security import Credentials
 from vcp_cluster.cluster.store import Store
+from vcp_cluster.ledger.keys import hash_content, public_key
 
-SECRET = b"a secret of the tests"
+TOY_CHAIN_ID = bytes(range(16))
 PR_SET_PDEATHSIG = 1
+PICKLE_EXIT = 77
 _STATE = struct.Struct(">QQQ32s")
 
 
@@ -97,16 +105,54 @@ class ToyMachine:
         self.view.close()
 
 
+def toy_identity(name: str, address: str) -> MemberIdentity:
+    """A member whose ledger key follows from its name."""
+    return MemberIdentity(TOY_CHAIN_ID, name, address, public_key(toy_seed(name)))
+
+
+def toy_seed(name: str) -> bytes:
+    """The ledger key of a toy member."""
+    return hash_content(name.encode())
+
+
+def toy_credentials(root: Path, name: str, members: dict[str, str]) -> Credentials:
+    """Those of a member below `root`, with the files that `Cluster` made."""
+    identities = {other: toy_identity(other, address) for other, address in members.items()}
+    return Credentials(
+        me=identities.pop(name),
+        peers=tuple(identities.values()),
+        tls_path=root / name / TLS_FILE,
+        authority_path=root / name / AUTHORITY_FILE,
+    )
+
+
+def poison_pickle() -> None:
+    """End the process, with a code of its own, when anything loads a pickle by whatever way."""
+
+    def refuse(*_: object, **__: object) -> None:
+        os.write(2, b"a pickle was loaded\n")
+        os._exit(PICKLE_EXIT)
+
+    for module in (pickle, _pickle):
+        for name in ("load", "loads", "Unpickler"):
+            setattr(module, name, refuse)
+    for name in ("_load", "_loads", "_Unpickler"):
+        setattr(pickle, name, refuse)
+    sys.addaudithook(lambda event, _: refuse() if event == "pickle.find_class" else None)
+
+
 def run(config: dict[str, Any], *, boot_id: str | None = None, **options: Any) -> int:
     """Run one member; it dies with the process that started it. `options` are the journal's."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    directory = Path(config["directory"])
+    if config["is_pickle_poisoned"]:
+        poison_pickle()
+    directory = Path(config["root"]) / config["name"]
     return run_raft_process(
         name=config["name"],
         address=config["members"][config["name"]],
         peers=config["members"],
-        secret=SECRET,
+        credentials=toy_credentials(Path(config["root"]), config["name"], config["members"]),
         journal_path=directory / "journal",
         socket_path=directory / "run" / "raft.sock",
         machine=ToyMachine(Store.open(directory / "store", boot_id=boot_id)),

@@ -206,7 +206,7 @@ class Doors:
             genesis=self.chain.genesis,
             method=request.method,
             path=path,
-            body=body,
+            body_hash=hash_content(body),
             now_ms=START_MS,
         )
         assert member.name != name
@@ -499,7 +499,12 @@ def signed_headers(chain: FakeChain, **changes: Any) -> dict[str, str]:
 
 def check(chain: FakeChain, headers: dict[str, str], now_ms: int = START_MS) -> str:
     member = check_request(
-        headers, genesis=chain.genesis, method="PUT", path="/v1/x", body=b"body", now_ms=now_ms
+        headers,
+        genesis=chain.genesis,
+        method="PUT",
+        path="/v1/x",
+        body_hash=hash_content(b"body"),
+        now_ms=now_ms,
     )
     return member.name
 
@@ -579,3 +584,13 @@ async def test_a_peer_that_never_ends_its_answer_is_given_up(
     with pytest.raises(PeerError, match="member b did not answer POST /v1/member/cosign"):
         await peers.cosign(peers.others[0], 1)
     await peers.close()
+
+
+@asynchronous
+async def test_what_a_peer_sends_is_bounded_even_if_it_is_right(tmp_path: Path) -> None:
+    async with running_doors(tmp_path) as doors:
+        doors.stores["b"].put(DATA)
+        peers = doors.peers[0]
+        assert await peers.get_blob(peers.others[0], BLOB, len(DATA)) == DATA
+        with pytest.raises(PeerError, match=f"more than {len(DATA) - 1} bytes"):
+            await peers.get_blob(peers.others[0], BLOB, len(DATA) - 1)

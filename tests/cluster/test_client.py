@@ -519,6 +519,57 @@ def test_limits_that_can_never_be_met_cost_nothing(fake: FakeCluster, client: Cl
     assert all(request.url.path == "/v1/genesis" for request in fake.requests)
 
 
+# --- threads ---------------------------------------------------------------------------------------
+
+_AFTER_IMPORT = """
+import msgspec
+import vcp_cluster.cluster.client
+from vcp_cluster.cluster.client import documents
+from vcp_cluster.cluster.client.sender import parse_transaction
+from vcp_cluster.ledger.encoding import Record, decode, encode
+from vcp_cluster.ledger.anchor_settings import default_anchors
+from vcp_cluster.ledger.genesis import Genesis, Governance, Member, default_parameters
+from vcp_cluster.ledger.operations import Operation, Transfer
+from vcp_cluster.ledger.transactions import sign_transaction
+
+def spoil(kind):
+    kind.__annotations__ = dict.fromkeys(kind.__annotations__, "Gone")
+    for other in kind.__subclasses__():
+        spoil(other)
+
+spoil(Record), spoil(Operation)
+for kind in vars(documents).values():
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        spoil(kind)
+
+data = sign_transaction(
+    bytes(32), chain_id=bytes(16), nonce=7, valid_until_ms=1, operations=[Transfer(bytes(32), 1)]
+)
+print(parse_transaction(data).envelope.nonce)
+key = bytes(32)
+parameters = default_parameters((key,))
+members = (Member("a", "a:1", key),)
+genesis = Genesis(1, "x", 0, Governance(1, (key,)), members, parameters, default_anchors(), ())
+print(decode(Genesis, encode(genesis)) == genesis)
+for kind in documents._DECODERS:
+    try:
+        documents.read_typed(kind, b"{}")
+    except documents.BadAnswer:
+        pass
+"""
+
+
+def test_types_are_known_before_threads_use_them() -> None:
+    """msgspec crashes when two threads use a struct for the first time: the import must do it.
+
+    What it looks at then are the annotations, so without them only what was done still works.
+    """
+    run = subprocess.run(
+        [sys.executable, "-c", _AFTER_IMPORT], capture_output=True, text=True, check=False
+    )
+    assert (run.returncode, run.stdout) == (0, "7\nTrue\n"), run.stderr
+
+
 # --- the package -----------------------------------------------------------------------------------
 
 

@@ -222,3 +222,19 @@ def test_a_followers_answer_to_a_write_can_be_read_there_at_once(
                 local.transfer(recipient, 1)
                 assert int(local.account(recipient)["available"]) >= before
     assert client.account(recipient)["available"] == str(5 * len(followers))
+
+
+def test_who_is_no_member_is_refused_before_a_blob_is_read(http: Any) -> None:
+    """Sixteen MiB of each of a thousand connections would be held else."""
+    url = http.base_url
+    claimed = {"VCP-Member": "ab" * 32, "VCP-Time": "1", "VCP-Signature": "cd" * 64}
+    head = [f"PUT /v1/member/blobs/{'00' * 32} HTTP/1.1", "Host: x", f"Content-Length: {16 << 20}"]
+    head += [f"{name}: {value}" for name, value in claimed.items()]
+    with socket.create_connection((url.host, url.port), timeout=5) as connection:
+        connection.sendall("\r\n".join([*head, "", ""]).encode())
+        assert connection.recv(1_024).startswith(b"HTTP/1.1 401 ")
+
+
+@pytest.mark.parametrize("path", ["/v1/nodes", "/v1/tasks"])
+def test_a_list_of_nothing_is_a_list_of_one_at_most(http: Any, path: str) -> None:
+    assert http.get(path, params={"limit": 0}).status_code == 200

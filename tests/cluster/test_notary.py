@@ -55,12 +55,12 @@ def intend(chain: FakeChain) -> int:
 
 
 def finish(chain: FakeChain, size: int) -> None:
-    chain.send(A, AnchorObserved(size, encode(make_evidence(chain, size))))
-    chain.send(A, AnchorFinal(size))
+    chain.send(A, AnchorObserved("notary", size, encode(make_evidence(chain, size)), b""))
+    chain.send(A, AnchorFinal("notary", size, b"", b""))
 
 
 def checkpoints(chain: FakeChain) -> tuple[Checkpoint, Checkpoint]:
-    return notary.parse_checkpoints(chain.genesis, chain.anchor(chain.settlement().anchor_pending))
+    return notary.parse_checkpoints(chain.genesis, chain.anchor(chain.lane().pending))
 
 
 def check_lines(chain: FakeChain, lines: tuple[str, str], name: str = "a") -> None:
@@ -252,10 +252,10 @@ def test_only_a_notary_anchor_of_this_cluster_is_read() -> None:
     for wrong in (
         changed(anchor, backend="bitcoin"),
         changed(anchor, size=anchor.size + 1),
-        changed(anchor, raw=b""),
-        changed(anchor, raw=anchor.raw + b"\n"),
-        changed(anchor, raw=transaction.body() + batch.body()),
-        changed(anchor, raw=batch.body() + batch.body()),
+        changed(anchor, raws=(b"",)),
+        changed(anchor, raws=(anchor.raws[0] + b"\n",)),
+        changed(anchor, raws=(transaction.body() + batch.body(),)),
+        changed(anchor, raws=(batch.body() + batch.body(),)),
     ):
         with pytest.raises(CosignRefused):
             notary.parse_checkpoints(chain.genesis, wrong)

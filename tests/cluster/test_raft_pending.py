@@ -75,7 +75,8 @@ def test_the_same_transaction_submitted_twice_is_answered_twice(desk: Desk) -> N
 
 
 def test_a_submission_over_two_entries_waits_for_both(desk: Desk) -> None:
-    desk.submit("x", *[bytes([each]) * (TRANSACTION_BYTES_MAX - 1) for each in range(5)])
+    size = GROUP_BYTES_MAX // 4
+    desk.submit("x", *[bytes([each]) * size for each in range(5)])
     groups = [desk.propose(5), desk.propose(6)]
     assert [len(group.transactions) for group in groups] == [4, 1]
     desk.apply(5, groups[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,15 @@ class Member:
     def pass_time(self, seconds: float) -> None:
         self.clock.now_s += seconds
         self.chain.time_ms += int(seconds * 1000)
+
+    def pass_checked(self, seconds: float) -> None:
+        """Let time pass in a member that looks for silence every second, but not at the end."""
+        start_s = self.clock.now_s
+        for second in range(1, ceil(seconds)):
+            self.clock.now_s = start_s + second
+            self.sessions.report_silent()
+        self.clock.now_s = start_s
+        self.pass_time(seconds)
 
     async def notice_silence(self) -> None:
         self.sessions.report_silent()
@@ -268,7 +278,7 @@ async def test_the_number_of_sessions_is_bounded() -> None:
     with pytest.raises(Problem) as caught:
         await member.beat(OTHER_SEED)
     assert (caught.value.status, caught.value.code) == (429, "busy")
-    member.pass_time(SILENCE_S)
+    member.pass_checked(SILENCE_S)
     await member.notice_silence()
     await member.beat(OTHER_SEED)
 
@@ -315,6 +325,25 @@ def test_the_edge_of_a_bucket_has_hysteresis() -> None:
     for health, is_due in wanted.items():
         is_other = health // 1_000 != node.health // 1_000
         assert is_due == (is_other and abs(health - node.health) >= 200), health
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_due"),
+    [
+        ({}, False),
+        ({"is_online": False}, True),
+        ({"reporter": public_key(MEMBER_SEEDS["b"])}, True),
+        ({"is_safe_mode": True}, True),
+    ],
+)
+def test_what_the_ledger_has_wrong_is_reported(changes: dict[str, Any], is_due: bool) -> None:
+    chain = FakeChain()
+    chain.bring_online()
+    node = msgspec.structs.replace(chain.node(), **changes)
+    report = NodeReport(NODE, True, 800_000, 2_000, chain.telemetry())
+    key = public_key(MEMBER_SEEDS["a"])
+    parameters = chain.genesis.parameters
+    assert is_report_due(node, report, parameters, reporter=key, since_last_s=5.0) is is_due
 
 
 @asynchronous
@@ -372,10 +401,10 @@ async def test_a_silent_node_loses_its_tasks_and_comes_back_with_the_next_heartb
     await member.greet()
     task = member.chain.submit_task()
     assert member.chain.task(task).status == TaskStatus.ASSIGNED
-    member.pass_time(SILENCE_S - 0.1)
+    member.pass_checked(SILENCE_S - 0.1)
     await member.notice_silence()
     assert member.chain.node().is_online
-    member.pass_time(0.1)
+    member.pass_checked(0.1)
     await member.notice_silence()
     assert not member.chain.node().is_online
     assert member.chain.task(task).assignments[0].outcome == AssignmentOutcome.RELEASED
@@ -387,6 +416,23 @@ async def test_a_silent_node_loses_its_tasks_and_comes_back_with_the_next_heartb
 
 
 @asynchronous
+async def test_a_member_that_stood_still_takes_nobody_for_silent() -> None:
+    member = make_member()
+    await member.greet()
+    task = member.chain.submit_task()
+    await member.notice_silence()
+    member.pass_time(SILENCE_S + 1)  # stopped, or starved by a flood of requests
+    await member.notice_silence()
+    assert member.chain.node().is_online
+    member.pass_checked(SILENCE_S - 1)
+    await member.notice_silence()
+    assert member.chain.task(task).status == TaskStatus.ASSIGNED
+    member.pass_checked(1)
+    await member.notice_silence()
+    assert not member.chain.node().is_online
+
+
+@asynchronous
 async def test_only_the_silent_ones_are_reported() -> None:
     chain = FakeChain()
     chain.register()
@@ -394,9 +440,9 @@ async def test_only_the_silent_ones_are_reported() -> None:
     member = Member(chain)
     await member.greet()
     await member.greet(OTHER_SEED)
-    member.pass_time(SILENCE_S - 1)
+    member.pass_checked(SILENCE_S - 1)
     await member.beat()
-    member.pass_time(1)
+    member.pass_checked(1)
     await member.notice_silence()
     assert chain.node().is_online
     assert not chain.node(public_key(OTHER_SEED)).is_online
@@ -409,7 +455,7 @@ async def test_a_node_that_another_member_took_over_is_left_alone() -> None:
     other = Member(member.chain, "b")
     other.clock = member.clock
     await other.beat()
-    member.pass_time(SILENCE_S)
+    member.pass_checked(SILENCE_S)
     await member.notice_silence()  # REPORTER_MISMATCH, and nothing more is made of it
     assert member.chain.node().is_online
     assert member.sessions.reporter._queue == {}
@@ -419,7 +465,7 @@ async def test_a_node_that_another_member_took_over_is_left_alone() -> None:
 async def test_a_node_that_was_never_reported_is_forgotten_silently() -> None:
     member = make_member()
     await member.beat()
-    member.pass_time(SILENCE_S)
+    member.pass_checked(SILENCE_S)
     await member.notice_silence()
     assert member.reports == []
 
@@ -437,9 +483,9 @@ async def test_a_restarted_member_still_notices_who_died_meanwhile(tmp_path: Pat
     after = Member(chain, path=tmp_path / "sessions")
     await after.sessions.restore()
     assert not (tmp_path / "sessions" / "torn").exists()
-    after.pass_time(SILENCE_S - 1)
+    after.pass_checked(SILENCE_S - 1)
     await after.beat(OTHER_SEED)
-    after.pass_time(1)
+    after.pass_checked(1)
     await after.notice_silence()
     assert not chain.node().is_online
     assert chain.node(public_key(OTHER_SEED)).is_online
@@ -458,7 +504,7 @@ async def test_what_was_taken_over_or_silenced_is_not_restored(tmp_path: Path) -
     await other.beat()
     after = Member(chain, path=tmp_path)
     await after.sessions.restore()
-    after.pass_time(SILENCE_S)
+    after.pass_checked(SILENCE_S)
     await after.notice_silence()
     assert after.reports == []
 
@@ -519,6 +565,7 @@ async def test_reports_wait_while_there_is_no_leader_and_the_newest_counts() -> 
 async def test_it_all_runs_by_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("vcp_cluster.cluster.door.sessions.SILENCE_CHECK_S", 0.001)
     monkeypatch.setattr("vcp_cluster.cluster.door.reports.RETRY_PAUSE_S", 0.001)
+    monkeypatch.setattr("vcp_cluster.cluster.door.sessions.CHECK_LATE_S", SILENCE_S)
     chain = FakeChain()
     chain.register()
     member = Member(chain, path=tmp_path)
@@ -536,6 +583,25 @@ async def test_it_all_runs_by_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     await until(lambda: not chain.node().is_online)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+@asynchronous
+async def test_a_report_that_comes_while_an_older_one_fails_is_the_one_that_stays() -> None:
+    member = make_member()
+    reporter = member.sessions.reporter
+    reporter.enter(NodeReport(NODE, True, 1, 2_000, member.chain.telemetry()))
+    submit = member.ledger.submit
+
+    async def fail(_operations: Any) -> Any:
+        member.ledger.submit = submit
+        reporter.enter(NodeReport(NODE, True, 2, 2_000, member.chain.telemetry()))
+        raise Problem(503, "no_leader", "test")
+
+    member.ledger.submit = fail
+    with pytest.raises(Problem):
+        await reporter.submit_pending()
+    await reporter.submit_pending()
+    assert member.chain.node().bandwidth_kbps == 2
 
 
 @pytest.mark.parametrize(
@@ -695,8 +761,8 @@ async def test_what_changed_before_the_wait_began_is_not_missed() -> None:
     chain.submit_task()
     watching = asyncio.create_task(watch.run())
     await watch.wait(NODE, frozenset(), since=since, timeout_s=5)
-    # Nor when the index was read after the caller looked.
-    await watch.wait(NODE, frozenset(), since=since, timeout_s=5)
+    # Nor when the index was read after the caller looked; no further height comes.
+    await watch.wait(NODE, frozenset(), since=since, timeout_s=3_600)
     watching.cancel()
 
 

@@ -19,6 +19,7 @@ from vcp_cluster.cluster.errors import InvalidTransaction, UnknownOutcome
 from vcp_cluster.ledger.anchors.notary import NotaryEvidence, check_note
 from vcp_cluster.ledger.codes import Code
 from vcp_cluster.ledger.encoding import decode
+from vcp_cluster.ledger.keys import hash_content
 from vcp_cluster.ledger.operations import SealBatch
 from vcp_cluster.ledger.records import AnchorStatus
 
@@ -70,7 +71,7 @@ class Members:
             genesis=self.chain.genesis,
             method=request.method,
             path=request.url.path,
-            body=body,
+            body_hash=hash_content(body),
             now_ms=START_MS,
         )
         answer = self.answer(name)
@@ -136,10 +137,10 @@ async def test_from_leaves_to_a_final_anchor_with_everyone_s_cosignature(tmp_pat
             members.clock.now_s += INTERVAL_S
             seen = []
             while await settler.step():
-                pending = chain.settlement().anchor_pending
+                pending = chain.lane().pending
                 seen.append(AnchorStatus(chain.anchor(pending).status).name if pending else "")
             assert seen == ["", "PENDING", "OBSERVED", ""]
-            assert chain.settlement().anchor_final == size
+            assert chain.lane().final == size
             assert members.cosigners(size) == [["a", "b", "c"]] * 2
 
 
@@ -150,7 +151,7 @@ async def test_every_step_may_be_another_leader_s(tmp_path: Path) -> None:
         assert await members.settlers["b"].step()
         assert await members.settlers["c"].step()
         assert not await members.settlers["a"].step()
-        assert members.chain.settlement().anchor_final == 1
+        assert members.chain.lane().final == 1
 
 
 def refuse_connection(name: str) -> httpx2.Response:
@@ -306,7 +307,7 @@ async def test_it_runs_on_the_leader_alone_and_survives_failures(
             members.ledgers["b"].leads = True
             await until(lambda: members.settlers["b"]._open_batch == 1)
             members.clock.now_s += INTERVAL_S
-            await until(lambda: members.chain.settlement().anchor_final == 1)
+            await until(lambda: members.chain.lane().final == 1)
             for task in tasks:
                 task.cancel()
         assert members.ledgers["b"].failures == []

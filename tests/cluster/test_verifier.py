@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 import msgspec
 import pytest
 
 from vcp_cluster.cluster.door.problems import Problem
-from vcp_cluster.cluster.door.verifier import Verifier
+from vcp_cluster.cluster.door.verifier import (
+    CROSS_CHECK_GAS_MAX,
+    CROSS_CHECK_ONE_IN,
+    Verifier,
+)
 from vcp_cluster.cluster.errors import InvalidTransaction, UnknownOutcome
 from vcp_cluster.cluster.execution import (
     Execution,
@@ -95,8 +100,15 @@ class Auditor:
         self.clock = Clock()
         self.outcomes: list[Outcome] = []
         self.runs: list[tuple[bytes, bytes, TaskSpec, bytes]] = []
+        self.cross_outcomes: list[Outcome] = []
+        self.cross_runs = 0
         self.verifier = Verifier(
-            self.ledger, self.blobs, execute=self._execute, profile_id=profile, clock=self.clock
+            self.ledger,
+            self.blobs,
+            execute=self._execute,
+            cross_execute=self._cross_execute,
+            profile_id=profile,
+            clock=self.clock,
         )
 
     def _execute(
@@ -110,6 +122,19 @@ class Auditor:
     ) -> Execution:
         self.runs.append((module, input, spec, binding))
         return (self.outcomes.pop(0) if self.outcomes else honest)()
+
+    def _cross_execute(
+        self,
+        _module: bytes,
+        _input: bytes,
+        _spec: TaskSpec,
+        *,
+        binding: bytes,
+        cancel: threading.Event | None = None,
+    ) -> Execution:
+        assert binding == self.runs[-1][3]
+        self.cross_runs += 1
+        return (self.cross_outcomes.pop(0) if self.cross_outcomes else honest)()
 
     async def audit(self) -> None:
         for identity in await self.verifier.refresh():
@@ -162,7 +187,8 @@ async def test_the_drawn_member_alone_verifies_and_agrees() -> None:
         entry_point=task.entry_point,
         gas_limit=task.gas_limit,
         memory_bytes_max=task.memory_bytes_max,
-        run_ms_max=task.run_ms_max,
+        # Not the task's: a client must not be able to make it too short for members alone.
+        run_ms_max=2 * audit.chain.genesis.parameters.run_ms_max,
         output_bytes_max=task.output_bytes_max,
     )
     assert binding == compute_binding(task=audit.task, attempt=0, node=NODE)
@@ -426,6 +452,83 @@ async def test_a_real_run_of_a_worker_is_verified_by_a_real_run() -> None:
     assert chain.proof(identity).verdicts[0].verdict.detail == ""
 
 
+def audit_with(is_checked: Callable[[bytes], bool], **values: object) -> Audit:
+    """An audit of a proof whose id is of the wanted kind; the id follows from the commitment."""
+    for trial in range(1_000):
+        audit = Audit(trace_root=hash_content(bytes([trial % 256, trial // 256])), **values)
+        if is_checked(audit.identity):
+            return audit
+    raise AssertionError("no commitment gives such an id")
+
+
+def is_chosen(identity: bytes) -> bool:
+    return identity[0] % CROSS_CHECK_ONE_IN == 0
+
+
+@asynchronous
+async def test_one_in_sixteen_short_runs_is_repeated_on_the_other_back_end() -> None:
+    chosen, passed = audit_with(is_chosen), audit_with(lambda identity: not is_chosen(identity))
+    for audit, runs in ((chosen, 1), (passed, 0)):
+        await audit.drawn.audit()
+        assert audit.drawn.cross_runs == runs
+        assert audit.proof.status == ProofStatus.ACCEPTED
+        assert audit.verdicts[0].verdict.finding == Finding.AGREE
+
+
+@asynchronous
+async def test_a_long_run_is_not_repeated() -> None:
+    audit = audit_with(is_chosen)
+    audit.drawn.outcomes = [lambda: replace(honest(), gas=CROSS_CHECK_GAS_MAX)]
+    await audit.drawn.audit()
+    assert audit.drawn.cross_runs == 0
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("gas", 1_235),
+        ("output", b"?"),
+        ("status", Status.STACK_LIMIT),
+        ("execution_root", b"\x99" * 32),
+        ("trace_root", b"\x99" * 32),
+    ],
+)
+def test_back_ends_that_differ_raise_an_alarm_and_judge_nobody(
+    field: str, value: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    @asynchronous
+    async def play() -> None:
+        audit = audit_with(is_chosen)
+        audit.drawn.cross_outcomes = [lambda: replace(honest(), **{field: value})]
+        await audit.drawn.audit()
+        (recorded,) = audit.verdicts
+        assert recorded.verdict.finding == Finding.UNABLE
+        assert recorded.verdict.detail == f"engine alarm: the back ends differ in {field}"
+        assert audit.proof.status != ProofStatus.REJECTED
+
+    play()
+    (alarm,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert alarm.getMessage().startswith("engine alarm")
+
+
+@asynchronous
+async def test_an_alarm_goes_before_a_disagreement_with_the_worker() -> None:
+    """While the engine is in doubt, a claim that differs from it is no lie yet."""
+    audit = audit_with(is_chosen, gas=1_233)
+    audit.drawn.cross_outcomes = [refused]
+    await audit.drawn.audit()
+    assert audit.verdicts[0].verdict.finding == Finding.UNABLE
+    assert audit.verdicts[0].verdict.detail.endswith("differ in import_denied")
+
+
+@asynchronous
+async def test_a_cross_check_that_fails_says_nothing_about_the_engine() -> None:
+    audit = audit_with(is_chosen)
+    audit.drawn.cross_outcomes = [timeout]
+    await audit.drawn.audit()
+    assert audit.verdicts[0].verdict.finding == Finding.AGREE
+
+
 @asynchronous
 async def test_stopping_ends_the_run_that_is_on_its_way() -> None:
     audit = Audit()
@@ -454,3 +557,21 @@ async def test_stopping_ends_the_run_that_is_on_its_way() -> None:
     await asyncio.gather(task, return_exceptions=True)
     await until(cancelled.is_set)
     assert audit.verdicts == []
+
+
+@asynchronous
+async def test_a_host_without_processes_or_memory_is_unable_and_goes_on() -> None:
+    audit = Audit()
+
+    def no_process() -> Execution:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    def no_memory() -> Execution:
+        raise MemoryError
+
+    audit.drawn.outcomes = [no_process, no_memory]
+    await audit.drawn.audit()
+    (recorded,) = audit.verdicts
+    assert recorded.verdict.finding == Finding.UNABLE
+    assert recorded.verdict.detail == "host_failure: MemoryError: "
+    assert audit.proof.status == ProofStatus.AUDITED_BY_ALL

@@ -319,6 +319,28 @@ def test_the_session_moves_to_another_member(fake: FakeCluster, client: Client) 
         assert events.wait(EventKind.PROVEN).task == task
 
 
+def test_a_member_that_lies_about_its_height_is_believed_for_a_moment_only(
+    fake: FakeCluster, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vcp_cluster.cluster.worker.worker.BEHIND_S_MAX", 0.3)
+    lie = {"schema": "vcp/heartbeat/v1", "height": 2**60, "time": "", "is_online": True}
+    lied = threading.Event()
+
+    def before(request: httpx2.Request) -> httpx2.Response | None:
+        if request.url.host != "a" or not request.url.path.endswith("/heartbeat"):
+            return None
+        if lied.is_set():
+            raise httpx2.ConnectError("refused", request=request)
+        lied.set()
+        return httpx2.Response(200, json={**lie, "echo": None, "assignments": []})
+
+    fake.before = before
+    with working(fake) as events:
+        assert events.wait(EventKind.CONNECTED, 2).detail == "http://b:7101"
+        task = client.submit_task(WORDCOUNT, b"x", reward=1)
+        assert events.wait(EventKind.PROVEN).task == task
+
+
 def test_it_waits_for_a_cluster_that_is_not_there_yet(fake: FakeCluster) -> None:
     fake.before = refusing("a", "b", "c")
     events, stop = Events(), threading.Event()

@@ -7,8 +7,10 @@ from wasmtime import wat2wasm
 
 from vcp_cluster.executor import Limits
 from vcp_cluster.executor.convention import execute
-from vcp_cluster.executor.engine import compile_module, make_engine, make_lenient_engine
+from vcp_cluster.executor.engine import compile_module, make_engine
+from vcp_cluster.executor.profile import Backend
 from vcp_cluster.executor.protocol import Finished, Request
+from vcp_cluster.executor.trace import compute_path_seed
 
 GuestMaker = Callable[..., bytes]
 InProcess = Callable[..., Finished]
@@ -34,9 +36,16 @@ def _make(run: str = _ECHO, *, memory: str = "1", alloc: str = _BUMP, extra: str
     return bytes(wat2wasm(text))
 
 
-def _execute(module: bytes, data: bytes = b"", **limits: int) -> Finished:
+def _execute(
+    module: bytes,
+    data: bytes = b"",
+    *,
+    backend: Backend = "cranelift",
+    opt_level: str = "speed",
+    binding: bytes = b"",
+    **limits: int,
+) -> Finished:
     bounds = Limits(**limits)
-    engine = make_engine(bounds.stack_bytes_max)
     request = Request(
         parent_pid=0,
         module=module,
@@ -47,8 +56,11 @@ def _execute(module: bytes, data: bytes = b"", **limits: int) -> Finished:
         time_ms_max=bounds.time_ms_max,
         output_bytes_max=bounds.output_bytes_max,
         stack_bytes_max=bounds.stack_bytes_max,
+        path_seed=compute_path_seed(binding),
+        backend=backend,
     )
-    return execute(engine, compile_module(engine, make_lenient_engine(), module), request)
+    engine = make_engine(bounds.stack_bytes_max, backend, opt_level)
+    return execute(compile_module(engine, module), request)
 
 
 @pytest.fixture

@@ -10,21 +10,26 @@ from wasmtime import wat2wasm
 
 from vcp_cluster.examples import EXAMPLES
 from vcp_cluster.executor import Limits, ModuleError, check_module
-from vcp_cluster.executor.admission import (
+from vcp_cluster.executor.errors import MODULE_CODES
+from vcp_cluster.executor.limits import MODULE_BYTES_MAX
+from vcp_cluster.executor.wasm.limits import (
+    BLOCKS_TIMES_LOCALS_MAX,
     BODY_BYTES_MAX,
+    BRANCHES_TIMES_LOCALS_MAX,
     CUSTOM_SECTIONS_MAX,
+    ELEMENTS_MAX,
     EXPORTS_MAX,
     FUNCTIONS_MAX,
     GLOBALS_MAX,
     LOCALS_MAX,
     NAME_BYTES_MAX,
+    NESTING_MAX,
     SEGMENTS_MAX,
+    TABLE_ELEMENTS_MAX,
+    TABLES_MAX,
     TYPE_VALUES_MAX,
     TYPES_MAX,
 )
-from vcp_cluster.executor.errors import MODULE_CODES
-from vcp_cluster.executor.limits import MODULE_BYTES_MAX
-from vcp_cluster.executor.profile import TABLE_ELEMENTS_MAX, TABLES_MAX
 
 HEADER = b"\0asm\1\0\0\0"
 
@@ -91,6 +96,24 @@ def with_globals(*items: bytes, export: bytes = b"") -> bytes:
 
 def with_tables(*tables: bytes) -> bytes:
     return HEADER + TYPES + FUNCTIONS + section(4, vector(*tables)) + MEMORY + EXPORTS + CODE
+
+
+def with_elements(*segments: bytes) -> bytes:
+    head = HEADER + TYPES + FUNCTIONS + section(4, vector(b"\x70\0\1")) + MEMORY + EXPORTS
+    return head + section(9, vector(*segments)) + CODE
+
+
+def with_data(*segments: bytes) -> bytes:
+    return GOOD + section(11, vector(*segments))
+
+
+def nested(depth: int) -> bytes:
+    return with_code(body(b"\x02\x40" * depth + b"\x0b" * depth + b"\0"))
+
+
+def blocks_and_locals(blocks: int, locals_: int) -> bytes:
+    """One function with so many blocks, one of whose locals is the parameter."""
+    return with_code(body(b"\x02\x40\x0b" * blocks + b"\0", b"\1" + leb(locals_ - 1) + b"\x7f"))
 
 
 def importing(origin: str, item: str) -> bytes:
@@ -164,6 +187,52 @@ REFUSED: dict[str, tuple[str, bytes]] = {
         with_code(body(b"\0", leb(LOCALS_MAX + 1) + b"\0\x7f" * (LOCALS_MAX + 1))),
     ),
     "bomb of ifs and locals": ("module_limit", with_code(IF_BOMB)),
+    "blocks times locals": (
+        "module_limit",
+        blocks_and_locals(BLOCKS_TIMES_LOCALS_MAX // 500 + 1, 500),
+    ),
+    "entries of branch tables times locals": (
+        "module_limit",
+        with_code(body(b"\x0e" + leb(4000) + b"\0" * 4001, b"\1" + leb(499) + b"\x7f")),
+    ),
+    "branches times locals": (
+        "module_limit",
+        with_code(
+            body(b"\x0d\0" * (BRANCHES_TIMES_LOCALS_MAX // 500 + 1), b"\1" + leb(499) + b"\x7f")
+        ),
+    ),
+    "nesting": ("module_limit", nested(NESTING_MAX + 1)),
+    "elements": ("module_limit", with_elements(b"\1\0" + leb(ELEMENTS_MAX + 1))),
+    "elements in two segments": (
+        "module_limit",
+        with_elements(b"\1\0" + leb(ELEMENTS_MAX) + b"\0" * ELEMENTS_MAX, b"\1\0\1\0"),
+    ),
+    "types of a select": (
+        "module_limit",
+        with_code(body(b"\x1c" + leb(TYPE_VALUES_MAX + 1))),
+    ),
+    # Bodies that are not well-formed.
+    "body without an end": ("bad_module", with_code(leb(2) + b"\0\0")),
+    "body that goes on": ("bad_module", with_code(body(b"\0\x0b"))),
+    "empty body": ("bad_module", with_code(b"\0")),
+    "block without an end": ("bad_module", with_code(body(b"\x02\x40"))),
+    "constant that is cut": ("bad_module", with_code(leb(4) + b"\0\x44\0\0")),
+    "unknown instruction": ("bad_module", with_code(body(b"\xff"))),
+    "unknown bulk instruction": ("bad_module", with_code(body(b"\xfc\x20"))),
+    "hole among vector instructions": ("bad_module", with_code(body(b"\xfd\x9a\1"))),
+    "vector instruction beyond the last": ("bad_module", with_code(body(b"\xfd\xff\x7f"))),
+    "index of six bytes": ("bad_module", with_code(body(b"\x20\x80\x80\x80\x80\x80\0"))),
+    "index above 32 bits": ("bad_module", with_code(body(b"\x20\xff\xff\xff\xff\x7f"))),
+    "constant of 33 bits": ("bad_module", with_code(body(b"\x41\xff\xff\xff\xff\x0f"))),
+    "constant of six bytes": ("bad_module", with_code(body(b"\x41\x80\x80\x80\x80\x80\0"))),
+    "constant of 65 bits": ("bad_module", with_code(body(b"\x42" + b"\xff" * 9 + b"\1"))),
+    "block of a negative type": ("bad_module", with_code(body(b"\x02\xff\x7f\x0b"))),
+    "block of an unknown type": ("bad_module", with_code(body(b"\x02\x41\x0b"))),
+    "branch table longer than the body": ("bad_module", with_code(body(b"\x0e\xff\x7f\0"))),
+    "element segment of unknown flags": ("bad_module", with_elements(b"\x08")),
+    "element segment of unknown kind": ("bad_module", with_elements(b"\1\1\0")),
+    "data segment of unknown flags": ("bad_module", with_data(b"\3")),
+    "data longer than its section": ("bad_module", with_data(b"\1\x7f")),
     # Features that are off.
     "external reference": ("feature_denied", with_types(b"\x60\1\x6f\0")),
     "typed reference": ("feature_denied", with_types(b"\x60\1\x64\x70\0")),
@@ -176,6 +245,17 @@ REFUSED: dict[str, tuple[str, bytes]] = {
     "shared table": ("feature_denied", with_tables(b"\x70\2\1")),
     "shared global": ("feature_denied", with_globals(b"\x7f\2\x41\0\x0b")),
     "exception tag": ("feature_denied", HEADER + section(13, b"\0")),
+    "atomic instruction": ("feature_denied", with_code(body(b"\xfe\x10\2\0"))),
+    "tail call": ("feature_denied", with_code(body(b"\x12\0"))),
+    "exception": ("feature_denied", with_code(body(b"\x08\0"))),
+    "garbage collection": ("feature_denied", with_code(body(b"\xfb\0\0"))),
+    "relaxed vectors": ("feature_denied", with_code(body(b"\xfd\x80\2"))),
+    "wide arithmetic": ("feature_denied", with_code(body(b"\xfc\x13"))),
+    "null of another kind": ("feature_denied", with_code(body(b"\xd0\x6f"))),
+    "load from a second memory": ("feature_denied", with_code(body(b"\x28\x42\1\0"))),
+    "growth of a second memory": ("feature_denied", with_code(body(b"\x40\1"))),
+    "data of a second memory": ("feature_denied", with_data(b"\2\1\x41\0\x0b\0")),
+    "block with an external reference": ("feature_denied", with_code(body(b"\x02\x6f\x0b"))),
     "export of a tag": ("feature_denied", with_export(name("x") + b"\4\0")),
     "exported mutable reference": (
         "feature_denied",
@@ -248,6 +328,28 @@ def test_at_the_limits() -> None:
     check_module(HEADER + types + functions + table + memory + EXPORTS + code)
 
 
+def test_at_the_limits_of_bodies() -> None:
+    check_module(nested(NESTING_MAX))
+    check_module(blocks_and_locals(BLOCKS_TIMES_LOCALS_MAX // 500, 500))
+    check_module(with_elements(b"\1\0" + leb(ELEMENTS_MAX) + b"\0" * ELEMENTS_MAX))
+
+
+def test_every_form_of_a_segment() -> None:
+    check_module(
+        bytes(
+            wat2wasm("""(module (memory (export "memory") 1) (table $t 4 funcref) (table $u 4 funcref)
+              (elem (i32.const 0) $run) (elem func $run) (elem declare func $run)
+              (elem (table $u) (i32.const 0) func $run)
+              (elem (i32.const 1) funcref (ref.func $run) (ref.null func))
+              (elem funcref (ref.func $run)) (elem declare funcref (ref.func $run))
+              (elem (table $u) (i32.const 1) funcref (item (ref.null func)))
+              (data (i32.const 0) "active") (data "passive") (data (memory 0) (i32.const 1) "")
+              (func (export "vcp_alloc") (param i32) (result i32) (i32.const 0))
+              (func $run (export "vcp_run") (param i32 i32) (result i64) (i64.const 0)))""")
+        )
+    )
+
+
 def test_memory_minimum_is_judged_by_the_limit_of_the_task() -> None:
     check_module(GOOD, Limits(memory_bytes_max=65536))
     with pytest.raises(ModuleError, match="resource_min"):
@@ -298,6 +400,16 @@ def check_total(module: bytes) -> None:
 def test_any_bytes_after_the_header(data: bytes) -> None:
     check_total(data)
     check_total(HEADER + data)
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_as_a_body(data: bytes) -> None:
+    check_total(with_code(leb(len(data)) + data))
+
+
+@given(st.lists(st.sampled_from(range(256)), max_size=30), st.binary(max_size=8))
+def test_any_instructions(codes: list[int], tail: bytes) -> None:
+    check_total(with_code(body(bytes(codes) + tail)))
 
 
 @given(st.lists(st.tuples(st.integers(0, 14), st.binary(max_size=40)), max_size=8))

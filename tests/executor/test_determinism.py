@@ -7,9 +7,15 @@ import pytest
 from blake3 import blake3
 
 from vcp_cluster.executor import ENGINE, PROFILE_ID, Limits, Status, TrapClass, run
-from vcp_cluster.executor.commitment import compute_execution_root, compute_trace_root
+from vcp_cluster.executor.commitment import (
+    ExecutionRecord,
+    compute_execution_root,
+    compute_trace_root,
+)
 from vcp_cluster.executor.engine import set_checked
-from vcp_cluster.executor.profile import PROFILE, SETTINGS
+from vcp_cluster.executor.profile import FEATURES, PROFILE
+from vcp_cluster.executor.trace import Trace, Waypoint, compute_path_seed
+from vcp_cluster.executor.wasm.limits import STATIC_LIMITS
 
 LOOP_TEN = """
   (local $i i32)
@@ -28,56 +34,62 @@ def test_two_runs_are_equal_and_bound_to_their_workers(guest) -> None:
     assert first.gas == second.gas
     assert first.execution_root == second.execution_root
     assert first.trace_root != second.trace_root
-    assert first.trace_root == compute_trace_root(first.execution_root, b"a" * 32)
+    assert first.trace.waypoints == second.trace.waypoints
+    assert first.trace.path != second.trace.path
+    path_root = first.trace.path_root
+    assert first.trace_root == compute_trace_root(first.execution_root, path_root, b"a" * 32)
     assert (first.waypoints, first.profile_id, first.engine) == (1, PROFILE_ID, ENGINE)
 
 
 def test_the_execution_root_is_what_the_format_says(guest) -> None:
+    """Every hash from the written format with another encoder."""
     module = guest(extra='(global (export "g") (mut i32) (i32.const 258))')
-    result = run(module, b"hi")
+    result = run(module, b"hi", binding=b"me")
     memory = bytearray(65536)
     memory[1024:1026] = b"hi"
-    expected = compute_execution_root(
-        module_hash=blake3(module).digest(),
-        entry_point="vcp_run",
-        input_hash=blake3(b"hi").digest(),
-        output=b"hi",
-        status=0,
-        trap=0,
-        gas=result.gas,
-        gas_limit=Limits().gas_max,
-        profile_id=PROFILE_ID,
-        memory_pages=1,
-        memory_digest=blake3(bytes(memory)).digest(),
-        globals_=[("g", b"\2\1\0\0")],
-    )
-    assert result.execution_root == expected
+    memory_digest = blake3(blake3(bytes(memory)).digest()).digest()
+    values = [[0, b"\2\4\0\0"], [1, b"\2\1\0\0"]]
+    globals_digest = blake3(msgpack.packb(values)).digest()
+    assert result.trace.waypoints == (Waypoint(result.gas, 1, memory_digest, globals_digest),)
+    waypoint = [0, result.gas, 1, memory_digest, globals_digest]
+    leaf = blake3(b"\0vcp/waypoint/v1" + msgpack.packb(waypoint)).digest()
+    record = [blake3(module).digest(), "vcp_run", blake3(b"hi").digest(), blake3(b"hi").digest(), 2]
+    record += [0, 0, result.gas, 10_000_000_000, PROFILE_ID, 1, leaf]
+    root = blake3(b"vcp/execution/v1" + msgpack.packb(record)).digest()
+    assert result.execution_root == root
+    # Nothing here is long enough to be looked at on its way, so the path is still its seed.
+    path = blake3(b"vcp/path/v1me").digest()[:8]
+    assert result.trace.path == (path,)
+    path_leaf = blake3(b"\0vcp/path/v1" + msgpack.packb([0, path, leaf])).digest()
+    assert result.trace_root == blake3(b"vcp/trace/v1" + root + path_leaf + b"me").digest()
 
 
 def test_golden_roots() -> None:
-    """Fixed values, and the same ones from another encoder and the written format."""
-    root = compute_execution_root(
+    """Fixed values for two waypoints, which nothing may change without a new profile."""
+    trace = Trace(
+        (Waypoint(5, 1, b"\4" * 32, b"\5" * 32), Waypoint(1_000, 2, b"\6" * 32, b"\7" * 32)),
+        (b"\1" * 8, compute_path_seed(b"worker")),
+    )
+    record = ExecutionRecord(
         module_hash=b"\1" * 32,
         entry_point="vcp_run",
         input_hash=b"\2" * 32,
-        output=b"out",
+        output_hash=b"\3" * 32,
+        output_length=3,
         status=Status.OK,
         trap=TrapClass.NONE,
         gas=1_000,
         gas_limit=10_000_000_000,
         profile_id=b"\3" * 32,
-        memory_pages=2,
-        memory_digest=b"\4" * 32,
-        globals_=[("g", b"\5\0\0\0")],
+        waypoints=2,
+        waypoint_root=trace.waypoint_root,
     )
-    output_hash = blake3(b"out").digest()
-    record = [b"\1" * 32, "vcp_run", b"\2" * 32, output_hash, 3, 0, 0, 1_000, 10_000_000_000]
-    record += [b"\3" * 32, 2, b"\4" * 32, [["g", b"\5\0\0\0"]]]
-    assert root == blake3(b"vcp/execution/v1" + msgpack.packb(record)).digest()
-    assert root.hex() == "b7d1a0eaea0189daadacf61e48dbd738f5825fc8969ff98ed8593fda9dc6a63b"
-    trace = compute_trace_root(root, b"worker")
-    assert trace == blake3(b"vcp/trace/v1" + root + b"worker").digest()
-    assert trace.hex() == "7f1861f671660b78739159e2b2f9c7fdf38f3e8724574bc9ff1778d94076b638"
+    root = compute_execution_root(record)
+    assert root.hex() == "b27ad4b9c9d6b074212c008b9f3e3ed312d6ff2b2b2e6ec0a978ad596da4c19d"
+    assert (
+        compute_trace_root(root, trace.path_root, b"worker").hex()
+        == "bd477ccdb01b9ecee9847c17add2c7429bc5c9c89861c9558d8c81d2f8d3e8c2"
+    )
 
 
 def test_a_guesser_of_the_output_has_another_root(guest) -> None:
@@ -88,26 +100,29 @@ def test_a_guesser_of_the_output_has_another_root(guest) -> None:
     assert honest.execution_root != lazy.execution_root
 
 
-def test_final_state_of_memory_and_globals(guest, in_process) -> None:
+def test_the_final_state_covers_memory_and_every_mutable_number(guest, in_process) -> None:
     module = guest(
         "(drop (memory.grow (i32.const 2))) (global.set $d (f64.const -2)) (i64.const 0)",
         extra="""
           (global (export "fixed") i32 (i32.const 1))
           (global (export "i") (mut i64) (i64.const -2))
-          (global (export "signalling") (mut f32) (f32.const nan:0x200001))
-          (global $d (export "d") (mut f64) (f64.const 0))
-          (global (export "v") (mut v128) (v128.const i32x4 1 2 3 4))
+          (global $signalling (mut f32) (f32.const nan:0x200001))
+          (global $d (mut f64) (f64.const 0))
+          (global (mut v128) (v128.const i32x4 1 2 3 4))
+          (global (mut funcref) (ref.null func))
         """,
     )
-    result = in_process(module)
-    assert result.memory_pages == 3
-    assert result.memory_digest == blake3(bytes(3 * 65536)).digest()
-    assert result.globals == [
-        ("i", b"\xfe" + b"\xff" * 7),
-        ("signalling", b"\1\0\xa0\x7f"),
-        ("d", struct.pack("<d", -2.0)),
-        ("v", struct.pack("<4I", 1, 2, 3, 4)),
+    (state,) = in_process(module).states
+    assert state.pages == 3
+    assert state.memory == blake3(blake3(bytes(65536)).digest() * 3).digest()
+    values = [
+        [0, struct.pack("<I", 1024)],
+        [2, b"\xfe" + b"\xff" * 7],
+        [3, b"\1\0\xa0\x7f"],
+        [4, struct.pack("<d", -2.0)],
+        [5, struct.pack("<4I", 1, 2, 3, 4)],
     ]
+    assert state.globals == blake3(msgpack.packb(values)).digest()
 
 
 @pytest.mark.parametrize(
@@ -176,13 +191,17 @@ def test_a_misspelt_setting_is_an_error() -> None:
             set_checked(Config(), name, True)
 
 
-def test_the_profile_names_version_architecture_and_every_setting() -> None:
-    lines = PROFILE.text.splitlines()
-    assert lines[:3] == [
-        "name wasmtime-fuel/1",
-        f"wasmtime {PROFILE.engine_version}",
-        f"architecture {PROFILE.architecture}",
-    ]
-    assert {name for name, _ in SETTINGS} <= {line.split(" ")[0] for line in lines}
+def test_the_profile_names_the_meter_and_no_engine() -> None:
+    lines = dict(line.split(" ", 1) for line in PROFILE.text.splitlines())
+    assert lines["name"] == "vcp-gas/1"
+    assert {"cost_table", "rewriter", "nan", "waypoint_gas_min"} <= lines.keys()
+    assert {name for name, _ in (*FEATURES, *STATIC_LIMITS)} <= lines.keys()
+    version, architecture = ENGINE.removeprefix("wasmtime-").split("/")
+    assert version not in PROFILE.text
+    assert architecture not in PROFILE.text
     assert blake3(b"vcp/profile/v1" + PROFILE.text.encode()).digest() == PROFILE_ID
-    assert f"wasmtime-{PROFILE.engine_version}/{PROFILE.architecture}" == ENGINE
+
+
+def test_the_profile_id_is_fixed() -> None:
+    """Whoever changes it makes every commitment of the profile incomparable: raise its name."""
+    assert PROFILE_ID.hex() == "fc483b9b42413bc3fee1c41b8ebf8939c84ed045373a312305ce3df3c76ab5a6"

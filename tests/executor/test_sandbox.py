@@ -28,6 +28,7 @@ from vcp_cluster.executor.protocol import (
     Failed,
     Finished,
     Refused,
+    State,
     encode_frame,
 )
 
@@ -211,15 +212,24 @@ COMPILED = CONFINED + encode_frame(Compiled())
 HANG = "sys.stdin.buffer.read(1 << 30); signal.pause()"
 
 
+def state(**changes: object) -> State:
+    fields: dict[str, object] = {
+        "gas": 1,
+        "pages": 1,
+        "memory": bytes(32),
+        "globals": bytes(32),
+        "path": bytes(8),
+    }
+    return State(**{**fields, **changes})  # type: ignore[arg-type]
+
+
 def finished(**changes: object) -> bytes:
     fields: dict[str, object] = {
         "status": 0,
         "trap": 0,
         "output": b"",
         "gas": 1,
-        "memory_pages": 1,
-        "memory_digest": bytes(32),
-        "globals": [],
+        "states": [state()],
         "wall_ms": 0,
         "cpu_ms": 0,
     }
@@ -273,7 +283,23 @@ ENDS = {
     "text not UTF-8": (b"\4\0\0\0\x92\5\xa1\xff", HANG, Failure.HOST_FAILURE),
     "frame too large": (b"\xff\xff\xff\xff", HANG, Failure.HOST_FAILURE),
     "cut frame": (COMPILED + finished()[:-1], "sys.exit(0)", Failure.HOST_FAILURE),
-    "gas above the limit": (COMPILED + finished(gas=1 << 62), HANG, Failure.HOST_FAILURE),
+    "gas above the limit": (
+        COMPILED + finished(gas=1 << 62, states=[state(gas=1 << 62)]),
+        HANG,
+        Failure.HOST_FAILURE,
+    ),
+    "gas of another state": (COMPILED + finished(gas=2), HANG, Failure.HOST_FAILURE),
+    "gas that falls": (
+        COMPILED + finished(states=[state(gas=2), state(gas=1)]),
+        HANG,
+        Failure.HOST_FAILURE,
+    ),
+    "no state": (COMPILED + finished(states=[]), HANG, Failure.HOST_FAILURE),
+    "path of nine bytes": (
+        COMPILED + finished(states=[state(path=bytes(9))]),
+        HANG,
+        Failure.HOST_FAILURE,
+    ),
     "output above the limit": (COMPILED + finished(output=bytes(9)), HANG, Failure.HOST_FAILURE),
     "trap without the status": (COMPILED + finished(trap=1), HANG, Failure.HOST_FAILURE),
     "status without the trap": (COMPILED + finished(status=1), HANG, Failure.HOST_FAILURE),
@@ -283,7 +309,11 @@ ENDS = {
         Failure.HOST_FAILURE,
     ),
     "out of gas below the limit": (COMPILED + finished(status=2), HANG, Failure.HOST_FAILURE),
-    "short digest": (COMPILED + finished(memory_digest=b""), HANG, Failure.HOST_FAILURE),
+    "short digest": (
+        COMPILED + finished(states=[state(memory=b"")]),
+        HANG,
+        Failure.HOST_FAILURE,
+    ),
 }
 
 
@@ -326,8 +356,8 @@ def test_a_process_that_cannot_start(guest, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_refusal_by_the_engine_is_the_same_error_as_ours(guest) -> None:
     with pytest.raises(ModuleError) as caught:
-        run(guest("(return_call $run (local.get 0) (local.get 1))"), b"")
-    assert str(caught.value).startswith("feature_denied: the engine refuses the module: ")
+        run(guest("(i64.add (i32.const 1) (i64.const 1))"), b"")
+    assert str(caught.value).startswith("bad_module: the engine refuses the module: ")
 
 
 def test_isolation_names_the_process_first() -> None:

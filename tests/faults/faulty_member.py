@@ -79,7 +79,7 @@ def main() -> int:
     return raft_toy.run(
         config,
         boot_id=f"boot {config['boot']}",
-        files=FaultyFiles(Path(config["directory"])),
+        files=FaultyFiles(Path(config["root"]) / config["name"]),
         disk_stall_s=STALL_S,
     )
 

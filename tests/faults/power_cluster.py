@@ -25,12 +25,13 @@ class PowerCluster(Cluster):
 
     def start(self, *names: str) -> None:
         for name in names or self.members:
-            (self.root / name).mkdir(mode=0o700, exist_ok=True)
+            self.certify(name)
             self._boots[name] += 1
             config = {
                 "name": name,
-                "directory": str(self.root / name),
+                "root": str(self.root),
                 "members": self.members,
+                "is_pickle_poisoned": self.is_pickle_poisoned,
                 "boot": self._boots[name],
             }
             with (self.root / f"{name}.log").open("ab") as log:

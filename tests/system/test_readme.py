@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from vcp_cluster.cluster.local import PORTS_PER_MEMBER, find_ports
+from vcp_cluster.cluster.local import PORTS_PER_MEMBER, find_ports, get_own_port
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -139,7 +139,7 @@ def test_dev_and_a_task_in_another_terminal(tmp_path: Path) -> None:
 @pytest.mark.cluster
 def test_three_machines(tmp_path: Path) -> None:
     """The addresses become loopback ports; the rest is as written."""
-    first = find_ports(3)
+    first = find_ports(3, get_own_port())
     ports = [first + number * PORTS_PER_MEMBER for number in range(3)]
     changes = {
         **{f"10.0.0.{n + 1}:7100": f"127.0.0.1:{port}" for n, port in enumerate(ports)},
