@@ -45,8 +45,14 @@ class PowerCluster(Cluster):
         for name in victims:
             self._spoil_store(self.root / name / "store")
 
-    def fault_file(self, name: str) -> Path:
-        return self.root / name / "fault"
+    def set_fault(self, name: str, kind: str) -> None:
+        """Let the member's disk fail from its next sync on; the file appears with its content."""
+        fresh = self.root / name / "fault.new"
+        fresh.write_text(kind)
+        fresh.rename(self.root / name / "fault")
+
+    def clear_fault(self, name: str) -> None:
+        (self.root / name / "fault").unlink()
 
     def held_file(self, name: str) -> Path:
         return self.root / name / "held"

@@ -124,10 +124,10 @@ def test_a_failing_sync_stops_the_member_and_nothing_is_lost(
             await load.progress()
             leader = await cluster.leader()
             name = leader if victim == "leader" else min(set(cluster.members) - {leader})
-            cluster.fault_file(name).write_text(fault)
+            cluster.set_fault(name, fault)
             assert await exit_code(cluster, name) == EXIT_FAIL_STOP
             await load.progress()
-            cluster.fault_file(name).unlink()
+            cluster.clear_fault(name)
             cluster.start(name)
             await load.progress()
         await load.check()
@@ -145,11 +145,11 @@ def test_a_disk_that_does_not_answer_stops_the_member(tmp_path: Path) -> None:
         async with load.running():
             await load.progress()
             name = await cluster.leader()
-            cluster.fault_file(name).write_text("hold")
+            cluster.set_fault(name, "hold")
             assert await exit_code(cluster, name) == EXIT_FAIL_STOP
             assert f"an fdatasync has not returned for {STALL_S:g} s" in cluster.log(name)
             await load.progress()
-            cluster.fault_file(name).unlink()
+            cluster.clear_fault(name)
             cluster.start(name)
         await load.check()
 
@@ -167,7 +167,7 @@ def test_nothing_is_acknowledged_before_a_majority_of_disks_has_it(tmp_path: Pat
             await link.submit([b"before"], 5)
             before = (await link.status())["commit_index"]
             for name in followers:
-                cluster.fault_file(name).write_text("hold")
+                cluster.set_fault(name, "hold")
             submitting = asyncio.create_task(link.submit([b"held"], 10))
 
             async def held() -> bool | None:
@@ -177,9 +177,9 @@ def test_nothing_is_acknowledged_before_a_majority_of_disks_has_it(tmp_path: Pat
             status = await link.status()
             assert (status["role"], status["commit_index"]) == ("leader", before)
             assert not submitting.done()
-            cluster.fault_file(followers[0]).unlink()
+            cluster.clear_fault(followers[0])
             assert len(await submitting) == 1
-            cluster.fault_file(followers[1]).unlink()
+            cluster.clear_fault(followers[1])
         await cluster.same_state()
 
     with running_power_cluster(tmp_path) as cluster:
