@@ -8,6 +8,15 @@ from vcp_cluster.ledger.encoding import Key, Unsigned
 from vcp_cluster.ledger.operations.base import Context, Operation
 
 
+def _check_spendable(context: Context, amount: int) -> Code:
+    """Whether the sender has this much available, and it is something."""
+    if amount == 0:
+        return Code.AMOUNT_ZERO
+    if money.balance(context.state, context.account) < amount:
+        return Code.BALANCE_INSUFFICIENT
+    return Code.OK
+
+
 class Transfer(Operation, tag=1, frozen=True):
     """Move units to another account, which is made if it does not exist."""
 
@@ -16,11 +25,7 @@ class Transfer(Operation, tag=1, frozen=True):
 
     def check(self, context: Context) -> Code:
         """AMOUNT_ZERO, BALANCE_INSUFFICIENT."""
-        if self.amount == 0:
-            return Code.AMOUNT_ZERO
-        if money.balance(context.state, context.account) < self.amount:
-            return Code.BALANCE_INSUFFICIENT
-        return Code.OK
+        return _check_spendable(context, self.amount)
 
     def effect(self, context: Context) -> None:
         """available → available."""
@@ -36,11 +41,7 @@ class Stake(Operation, tag=2, frozen=True):
 
     def check(self, context: Context) -> Code:
         """AMOUNT_ZERO, BALANCE_INSUFFICIENT."""
-        if self.amount == 0:
-            return Code.AMOUNT_ZERO
-        if money.balance(context.state, context.account) < self.amount:
-            return Code.BALANCE_INSUFFICIENT
-        return Code.OK
+        return _check_spendable(context, self.amount)
 
     def effect(self, context: Context) -> None:
         """available → stake."""
